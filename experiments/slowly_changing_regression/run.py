@@ -1,0 +1,41 @@
+"""Runs slowly-changing regression: configuration -> learners -> sweep -> figure."""
+
+import pathlib
+
+from absl import app, flags
+from ml_collections import config_flags
+
+HERE = pathlib.Path(__file__).parent
+CONFIG = config_flags.DEFINE_config_file(
+    "config", f"{HERE / 'config.py'}:paper", "configuration: config.py:PRESET"
+)
+WORKDIR = flags.DEFINE_string(
+    "workdir", "runs/slowly_changing_regression", "where results go and continue from"
+)
+OVERWRITE = flags.DEFINE_bool("overwrite", False, "start anew if workdir has results")
+
+
+def main(argv: list[str]) -> None:
+    """Runs the study and draws its figure."""
+    # Heavy imports wait until the flags are read, so that --help answers at once.
+    from experiments import launch
+    from experiments.slowly_changing_regression import plot, study
+
+    config = CONFIG.value
+    with launch.clear_errors():
+        launch.no_arguments(argv)
+        devices = launch.devices(config.platform)
+        dataset = launch.run(
+            WORKDIR.value,
+            config,
+            devices,
+            method=study.method,
+            segments=study.segments(config),
+            overwrite=OVERWRITE.value,
+        )
+    print(launch.table(dataset, "loss", config.bin))
+    print("figures:", *plot.draw(WORKDIR.value))
+
+
+if __name__ == "__main__":
+    app.run(main)

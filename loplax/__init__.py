@@ -1,0 +1,1 @@
+"""loplax: neural networks that keep learning, in JAX."""

@@ -1,0 +1,139 @@
+"""ReDo: recycle dormant units."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from loplax.optim import checks, replacement
+
+
+class RedoState(NamedTuple):
+    """State of `redo`; every dict holds one array per group name.
+
+    Attributes:
+      inner: state of the inner optimiser.
+      magnitude: running mean of |activation|, float32 ``[size]``.
+      replaced: units replaced at the last step, bool ``[size]``.
+      count: steps taken, int32 scalar.
+      key: typed random key; step ``count`` draws from ``fold_in(key, count)``.
+    """
+
+    inner: optax.OptState
+    magnitude: dict[str, jax.Array]
+    replaced: dict[str, jax.Array]
+    count: jax.Array
+    key: jax.Array
+
+
+def redo(
+    inner: optax.GradientTransformation,
+    units,
+    *,
+    threshold=0.1,
+    period: int | jax.Array = 1000,
+    decay_rate=0.0,
+    initializer=jax.nn.initializers.he_uniform(),
+    reset_inner: bool = True,
+    key: jax.Array,
+) -> optax.GradientTransformationExtraArgs:
+    r"""Wraps an optimiser so that dormant hidden units are re-initialised.
+
+    Every ``period`` steps, the units of a layer with
+
+    .. math::
+      s_i = \frac{\operatorname{mean} |h_i|}
+                 {\tfrac{1}{n} \sum_k \operatorname{mean} |h_k|} \le \tau
+
+    start again: incoming weights drawn from ``initializer``, biases 0, norm scales 1,
+    outgoing weights 0, and the inner optimiser's state of these weights at its initial
+    value. In a layer whose units are all silent, all are dormant.
+
+    Args:
+      inner: the optimiser of all parameters; any optax transformation.
+      units: the ``UnitGroup`` records of the layers to maintain.
+      threshold: :math:`\tau`, at least 0. May be traced.
+      period: steps between two checks. May be traced.
+      decay_rate: decay of the running mean of :math:`|h|`, in [0, 1). The paper's 0 looks
+        at the current batch alone; an online learner with batches of one example needs
+        more. May be traced.
+      initializer: as in `continual_backprop`.
+      reset_inner: whether the inner state of replaced weights is reset.
+      key: typed random key.
+
+    Returns:
+      A transformation whose ``update(grads, state, params, *, features)`` takes the
+      activations ``[..., size]`` per group name.
+
+    Raises:
+      ValueError: as `continual_backprop`.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, optax
+      >>> from loplax import optim, units
+      >>> apply = lambda params, x: jax.nn.relu(x @ params["w"]) @ params["v"]
+      >>> w = jnp.ones((3, 4)).at[:, 1].set(-1.0)
+      >>> params, x = {"w": w, "v": jnp.ones((4, 1))}, jnp.ones((16, 3))
+      >>> tx = optim.redo(optax.sgd(0.0), units.find(apply, params, x), period=1,
+      ...                 key=jax.random.key(0))
+      >>> _, features = units.tap(apply)(params, x)
+      >>> _, state = tx.update(params, tx.init(params), params, features=features)
+      >>> state.replaced["w"].tolist()
+      [False, True, False, False]
+
+    References:
+      Sokar et al., `The dormant neuron phenomenon in deep reinforcement learning
+      <https://arxiv.org/abs/2302.12902>`_, 2023, Algorithm 1.
+    """
+    checks.number("threshold", threshold)
+    checks.number("period", period, 1)
+    checks.number("decay_rate", decay_rate, 0, 1, below=True)
+    checks.typed_key(key)
+    period = jnp.asarray(period, jnp.int32)
+    groups = checks.groups(units)
+    capacity = {group.name: group.size for group in groups}
+    inner = optax.with_extra_args_support(inner)
+
+    def init(params) -> RedoState:
+        checks.match(groups, params)
+        return RedoState(
+            inner=inner.init(params),
+            magnitude={group.name: jnp.zeros(group.size) for group in groups},
+            replaced={group.name: jnp.zeros(group.size, bool) for group in groups},
+            count=jnp.zeros((), jnp.int32),
+            key=key,
+        )
+
+    def update(grads, state, params=None, *, features, **extra_args):
+        checks.given_params(params)
+        activations = checks.activations(groups, features)
+        updates, inner_state = inner.update(
+            grads, state.inner, params, features=features, **extra_args
+        )
+        count = optax.safe_increment(state.count)
+        due = count % period == 0
+        magnitude, ranking, number = {}, {}, {}
+        for name, old in state.magnitude.items():
+            new = jnp.mean(jnp.abs(activations[name]), axis=0)
+            old = jnp.where(jnp.isfinite(old), old, new)
+            magnitude[name] = new + decay_rate * (old - new)
+            finite = jnp.isfinite(magnitude[name])
+            # s <= tau without the division, so that an all-silent layer is all dormant.
+            mean = jnp.mean(magnitude[name], where=finite)
+            dormant = due & finite & (magnitude[name] <= threshold * mean)
+            ranking[name] = jnp.where(dormant, magnitude[name], jnp.inf)
+            number[name] = jnp.sum(dormant)
+
+        chosen = replacement.choose(
+            groups, params, initializer, capacity, ranking, number, state.key, count
+        )
+        updates, inner_state = replacement.carry_out(
+            groups, chosen, inner if reset_inner else None, params, updates, inner_state
+        )
+        forget = lambda name, x: jnp.where(chosen.replaced[name], 0, x)
+        magnitude = {name: forget(name, x) for name, x in magnitude.items()}
+        state = RedoState(inner_state, magnitude, chosen.replaced, count, state.key)
+        return updates, state
+
+    return optax.GradientTransformationExtraArgs(init, update)

@@ -1,0 +1,350 @@
+"""What it means to replace a hidden unit, shared by every method that does.
+
+A replaced unit starts again: its incoming weights are re-drawn from the initial
+distribution, its biases become 0, its norm scales 1, all its outgoing weights 0, and the
+inner optimiser forgets what it knew of these weights. A weight between two units that are
+replaced at the same step is an outgoing weight first and an incoming weight second, so
+it ends up re-drawn.
+
+The number of units that a step can replace is static (``capacity``), so that only that
+many columns are ever drawn. Everything else is a masked select, which the compiler fuses
+into the inner optimiser's own update.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+Initializer = Callable[[jax.Array, tuple[int, ...], Any], jax.Array]
+
+
+class PerUnit(NamedTuple):
+    """Optimiser state that belongs to units instead of weights.
+
+    An inner optimiser that wraps such state in ``PerUnit`` has it reset, unit by unit, to
+    the value that its ``init`` gives (``loplax.optim.adam`` keeps its step counts so).
+
+    Attributes:
+      values: one array ``[size]`` per group name.
+    """
+
+    values: dict[str, jax.Array]
+
+
+class Replacement(NamedTuple):
+    """The units replaced at one step, and the weights drawn for them.
+
+    Attributes:
+      replaced: per group name, which units are replaced, bool ``[size]``.
+      column: per group name, each replaced unit's place among the drawn columns,
+        int32 ``[size]``.
+      drawn: per path of an incoming weight, the parameter's shape with its unit axis
+        cut to the capacity.
+    """
+
+    replaced: dict[str, jax.Array]
+    column: dict[str, jax.Array]
+    drawn: dict[str, jax.Array]
+
+
+class Paths(NamedTuple):
+    """The leaves of a parameter tree by path, and the way back."""
+
+    leaves: dict[str, jax.Array]
+    treedef: Any
+
+    def unflatten(self) -> Any:
+        """The tree again."""
+        return jax.tree.unflatten(self.treedef, list(self.leaves.values()))
+
+
+def by_path(tree: Any) -> Paths:
+    """Flattens a tree into a dict from ``a/b/c`` to leaf, in tree order."""
+    pairs, treedef = jax.tree_util.tree_flatten_with_path(tree)
+    name = jax.tree_util.keystr
+    leaves = {name(path, simple=True, separator="/"): leaf for path, leaf in pairs}
+    return Paths(leaves, treedef)
+
+
+def when_any(body: Callable[..., Any]) -> Callable[..., Any]:
+    """Runs ``body`` only if some element of a flag is set, also under ``vmap``.
+
+    A vmapped ``lax.cond`` becomes a select that always runs both sides. This one stays a
+    branch: the batched body runs if any run of the batch needs it, so ``body`` must
+    do nothing by itself for those that do not.
+
+    Args:
+      body: ``(*args) -> tree of arrays``; may not close over traced values.
+
+    Returns:
+      ``(flag, *args) -> tree``: the body's result, or zeros where no flag was set.
+    """
+
+    @jax.custom_batching.custom_vmap
+    def call(flag, *args):
+        shapes = jax.eval_shape(body, *args)
+        zeros = lambda *_: jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+        return jax.lax.cond(jnp.any(flag), body, zeros, *args)
+
+    @call.def_vmap
+    def batched(axis_size, in_batched, flag, *args):
+        in_axes = jax.tree.map(lambda batched: 0 if batched else None, in_batched[1:])
+        many = jax.vmap(body, in_axes=tuple(in_axes), axis_size=axis_size)
+        out = when_any(many)(flag, *args)
+        return out, jax.tree.map(lambda _: True, out)
+
+    return call
+
+
+def lowest(scores: jax.Array, number: jax.Array, capacity: int):
+    """Marks the ``number`` lowest of the scores, at most ``capacity`` of them.
+
+    Args:
+      scores: ``[size]``; ``inf`` is never chosen.
+      number: how many to choose, int32 scalar.
+      capacity: static bound.
+
+    Returns:
+      ``(chosen, column)``: bool ``[size]``, and each chosen unit's rank, int32 ``[size]``.
+    """
+    if capacity == 1:
+        order = jnp.argmin(scores, keepdims=True)
+    else:
+        order = jax.lax.top_k(-scores, capacity)[1]
+    wanted = (jnp.arange(capacity) < number) & jnp.isfinite(scores[order])
+    hit = (order[:, None] == jnp.arange(len(scores))) & wanted[:, None]
+    return jnp.any(hit, axis=0), jnp.argmax(hit, axis=0).astype(jnp.int32)
+
+
+def initializers_for(groups, params, initializer, capacity) -> dict[str, Initializer]:
+    """Makes drawing a few columns of a weight equal to drawing those of the whole.
+
+    The scale of some initialisers (Glorot) depends on the number of units drawn. It is
+    measured here, once, on constants: drawn with one key, the first entries of a small and
+    of the full array differ by a constant factor, which corrects the small draw.
+
+    Args:
+      groups: the ``UnitGroup`` records.
+      params: the parameters, or their shapes.
+      initializer: ``(key, shape, dtype) -> array``, or one such function per path.
+      capacity: columns drawn at once, per group name.
+
+    Returns:
+      One initialiser per path of an incoming weight.
+
+    Raises:
+      ValueError: if a path has no initialiser, or one whose draws for some units are not
+        a multiple of its draws for all units.
+    """
+    leaves = by_path(params).leaves
+    return {
+        axis.path: _for_columns(
+            axis, initializer, leaves[axis.path], capacity[group.name]
+        )
+        for group in groups
+        for axis in group.incoming
+    }
+
+
+def _for_columns(axis, initializer, leaf, capacity: int) -> Initializer:
+    if isinstance(initializer, Mapping):
+        if axis.path not in initializer:
+            raise ValueError(f"initializer: nothing for {axis.path!r}; give it one.")
+        initializer = initializer[axis.path]
+    with jax.ensure_compile_time_eval(), jax.threefry_partitionable(True):
+        key = lambda: jax.random.key(0, impl="threefry2x32")
+        few = initializer(key(), cut(leaf.shape, axis.axis, capacity), jnp.float32)
+        whole = initializer(key(), leaf.shape, jnp.float32)
+        few, whole = few.ravel(), whole.ravel()[: few.size]
+        if not jnp.any(few) and not jnp.any(whole):
+            return initializer
+        scale = float(jnp.vdot(few, whole) / jnp.vdot(few, few))
+        if not jnp.allclose(few * scale, whole, rtol=1e-3):
+            raise ValueError(
+                f"initializer: its draws for {capacity} units of {axis.path!r} (shape "
+                f"{leaf.shape}) are not a multiple of its draws for all of them, so the "
+                "weights of single units cannot be drawn; give one with independent weights."
+            )
+    if abs(scale - 1) < 1e-5:
+        return initializer
+    return lambda key, shape, dtype: scale * initializer(key, shape, dtype)
+
+
+def cut(shape: tuple[int, ...], axis: int, length: int) -> tuple[int, ...]:
+    """The shape with one axis set to ``length``."""
+    axis %= len(shape)
+    return (*shape[:axis], length, *shape[axis + 1 :])
+
+
+def step_key(key: jax.Array, count: jax.Array, stream: int) -> jax.Array:
+    """The key of one step for one purpose; ``key`` itself is never consumed."""
+    return jax.random.fold_in(jax.random.fold_in(key, count), stream)
+
+
+def choose(
+    groups, params, initializer, capacity, ranking, number, key, count
+) -> Replacement:
+    """Chooses the lowest-ranked units and draws their new incoming weights.
+
+    Sorting and drawing run only at steps at which some unit is replaced.
+
+    Args:
+      groups: the ``UnitGroup`` records.
+      params: the parameters, for their shapes.
+      initializer: ``(key, shape, dtype) -> array``, or one per path.
+      capacity: static bound on the replacements, per group name.
+      ranking: per group name ``[size]``; ``inf`` is never chosen.
+      number: how many units to replace, per group name.
+      key: the transformation's key.
+      count: the step.
+
+    Returns:
+      The replacement.
+    """
+    specs = {
+        path: (leaf.shape, leaf.dtype) for path, leaf in by_path(params).leaves.items()
+    }
+    initializers = initializers_for(groups, params, initializer, capacity)
+
+    def body(ranking, number, key, count):
+        replaced, column, drawn = {}, {}, {}
+        key = step_key(key, count, 0)
+        for group in groups:
+            name = group.name
+            replaced[name], column[name] = lowest(
+                ranking[name], number[name], capacity[name]
+            )
+            for axis in group.incoming:
+                key, key_axis = jax.random.split(key)
+                shape, dtype = specs[axis.path]
+                shape = cut(shape, axis.axis, capacity[name])
+                drawn[axis.path] = initializers[axis.path](key_axis, shape, dtype)
+        return Replacement(replaced, column, drawn)
+
+    due = jnp.any(jnp.stack(list(number.values())) >= 1)
+    # A clone: key reuse checks take whatever enters the branch for consumed.
+    return when_any(body)(due, ranking, number, jax.random.clone(key), count)
+
+
+def carry_out(groups, chosen: Replacement, inner, params, updates, inner_state):
+    """Replaces the chosen units in the updates and in the inner optimiser's state.
+
+    Args:
+      groups: the ``UnitGroup`` records.
+      chosen: what to replace, and with what.
+      inner: the inner optimiser, or ``None`` to leave its state alone.
+      params: parameters before the step.
+      updates: the inner optimiser's updates.
+      inner_state: its state after the step.
+
+    Returns:
+      ``(updates, inner_state)``.
+    """
+    updates, touched = replace_weights(groups, chosen, params, updates)
+    if inner is not None:
+        fresh = inner.init(optax.apply_updates(params, updates))
+        inner_state = reset_state(
+            inner, inner_state, fresh, chosen.replaced, params, touched
+        )
+    return updates, inner_state
+
+
+def replace_weights(groups, replacement: Replacement, params, updates):
+    """Changes ``updates`` so that applying them replaces the chosen units.
+
+    Args:
+      groups: the ``UnitGroup`` records.
+      replacement: what to replace, and with what.
+      params: parameters before the step.
+      updates: the inner optimiser's updates.
+
+    Returns:
+      ``(updates, touched)``: the new updates, and for every path of a touched parameter
+      the mask of its weights that were set, broadcastable to it.
+    """
+    old, new = by_path(params).leaves, by_path(updates)
+    touched = {}
+
+    def assign(axis, group, value):
+        mask = axis.spread(replacement.replaced[group.name], old[axis.path].shape)
+        update = new.leaves[axis.path]
+        change = (value - old[axis.path]).astype(update.dtype)
+        new.leaves[axis.path] = jnp.where(mask, change, update)
+        touched[axis.path] = touched.get(axis.path, False) | mask
+
+    for group in groups:
+        for axis in group.outgoing:
+            assign(axis, group, 0.0)
+    for group in groups:
+        for axis in group.biases:
+            assign(axis, group, 0.0)
+        for axis in group.scales:
+            assign(axis, group, 1.0)
+        for axis in group.incoming:
+            value = replacement.drawn[axis.path]
+            if value.shape[axis.axis] > 1:
+                column = replacement.column[group.name]
+                value = jnp.take(value, column, axis=axis.axis)
+            assign(axis, group, value)
+    return new.unflatten(), touched
+
+
+def reset_state(inner, state, fresh, replaced: Mapping, params, touched: Mapping):
+    """Gives the inner optimiser's state of replaced weights and units its first value.
+
+    State with a parameter's structure but another shape than the parameter (Adafactor's
+    factored moments) belongs to no single weight and is left as it is.
+
+    Args:
+      inner: the inner optimiser.
+      state: its state.
+      fresh: ``inner.init`` of the parameters after the replacement.
+      replaced: per group name, which units were replaced, bool ``[size]``.
+      params: the parameters, for their shapes.
+      touched: per parameter path, the mask of the weights that were set.
+
+    Returns:
+      The state, with the value of ``fresh`` at these weights and units.
+    """
+    paths = by_path(params)
+    masks = jax.tree.unflatten(
+        paths.treedef, [_Mask(touched.get(path), x) for path, x in paths.leaves.items()]
+    )
+    absent = lambda x: isinstance(x, optax.MaskedNode)
+    masks = optax.tree.map_params(
+        inner,
+        lambda value, mask: value if absent(value) else mask,
+        state,
+        masks,
+        transform_non_params=lambda _: _Mask(None, None),
+        is_leaf=absent,
+    )
+    state = jax.tree.map(_Mask.select, masks, fresh, state)
+    return jax.tree.map(
+        lambda fresh, value: _reset_units(fresh, value, replaced),
+        fresh,
+        state,
+        is_leaf=lambda x: isinstance(x, PerUnit),
+    )
+
+
+class _Mask:
+    """A leaf (no tree node): which weights of a parameter start again, if any."""
+
+    def __init__(self, mask, param):
+        self.mask, self.param = mask, param
+
+    def select(self, fresh, value):
+        if self.mask is None or jnp.shape(value) != self.param.shape:
+            return value
+        return jnp.where(self.mask, fresh, value)
+
+
+def _reset_units(fresh, value, replaced: Mapping):
+    if not isinstance(value, PerUnit):
+        return value
+    start_again = lambda name, x: jnp.where(replaced[name], fresh.values[name], x)
+    return PerUnit({name: start_again(name, x) for name, x in value.values.items()})

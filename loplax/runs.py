@@ -1,0 +1,266 @@
+"""The runs of one method of a sweep: numbered, and computed many at a time."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import PartitionSpec
+
+
+class Runs(NamedTuple):
+    """All runs of one method, numbered; settings that it cannot tell apart share one.
+
+    Attributes:
+      name: name of the method.
+      index: place of the method in the results.
+      learner: its functions ``init`` and ``segment``.
+      hparams: values of its hyper-parameters, each ``[runs]``.
+      seeds: seed of each run, ``[runs]``.
+      number: which run belongs to a setting and a seed, ``[settings, seeds]``.
+      state: shapes of the state of one run.
+      metrics: shapes of the metrics of one segment of one run.
+    """
+
+    name: str
+    index: int
+    learner: Any
+    hparams: dict[str, np.ndarray]
+    seeds: np.ndarray
+    number: np.ndarray
+    state: Any
+    metrics: dict[str, jax.ShapeDtypeStruct]
+
+    @property
+    def bins(self) -> int:
+        """Number of bins in a segment."""
+        return next(iter(self.metrics.values())).size
+
+    def where(self, ids: np.ndarray) -> tuple[tuple[Any, ...], np.ndarray]:
+        """Cells of some runs (sorted numbers) in the results, and the run of each."""
+        setting, seed = np.nonzero(np.isin(self.number, ids))
+        rows = np.searchsorted(ids, self.number[setting, seed])
+        return (self.index, setting, seed), rows
+
+
+class Program(NamedTuple):
+    """A method's functions, compiled once for ``rows`` runs on several devices."""
+
+    init: Callable[..., Any]
+    segment: Callable[..., Any]
+    rows: int
+    sharding: jax.sharding.NamedSharding
+
+
+def enumerate_runs(
+    name: str,
+    index: int,
+    method: Any,
+    grid: Sequence[Mapping[str, float]],
+    seeds: tuple[jax.Array, int],
+) -> Runs:
+    """Numbers the runs of a method and finds the shapes of its state and metrics.
+
+    Args:
+      name: name of the method.
+      index: place of the method in the results.
+      method: its ``learner`` and the defaults of its ``hparams``.
+      grid: the settings, each with the value of every swept hyper-parameter.
+      seeds: the study's key and the number of seeds.
+
+    Returns:
+      The runs.
+
+    Raises:
+      ValueError: if the learner's segment changes the form of its state, or its metrics
+        do not all have the shape ``[bins]``.
+    """
+    key, num_seeds = seeds
+    points = [
+        tuple(setting.get(hparam, value) for hparam, value in method.hparams.items())
+        for setting in grid
+    ]
+    distinct = list(dict.fromkeys(points))
+    columns = np.repeat(np.array(distinct, float), num_seeds, axis=0).T
+    hparams = dict(zip(method.hparams, columns, strict=True))
+    first = {
+        hparam: jnp.asarray(values[0], float) for hparam, values in hparams.items()
+    }
+    state = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype),
+        jax.eval_shape(method.learner.init, key, first),
+    )
+    after, metrics = jax.eval_shape(method.learner.segment, state)
+    _check_forms(name, state, after, metrics)
+    place = np.array([distinct.index(point) for point in points])
+    number = place[:, None] * num_seeds + np.arange(num_seeds)
+    every_seed = np.tile(np.arange(num_seeds), len(distinct))
+    return Runs(
+        name, index, method.learner, hparams, every_seed, number, state, metrics
+    )
+
+
+def _check_forms(name: str, state: Any, after: Any, metrics: Any) -> None:
+    """Refuses a learner whose state changes form or whose metrics are not [bins]."""
+    old, new = (
+        {jax.tree_util.keystr(path): (leaf.dtype, leaf.shape) for path, leaf in leaves}
+        for leaves in map(jax.tree_util.tree_leaves_with_path, (state, after))
+    )
+    for leaf in [leaf for leaf in old | new if old.get(leaf) != new.get(leaf)]:
+        raise ValueError(
+            f"the segment of method {name!r} turns state{leaf} from {old.get(leaf)} "
+            f"into {new.get(leaf)}; it must keep type and shape"
+        )
+    shapes = {metric: values.shape for metric, values in metrics.items()}
+    distinct = list(set(shapes.values()))
+    if len(distinct) != 1 or len(distinct[0]) != 1 or distinct[0] == (0,):
+        raise ValueError(
+            f"metrics of method {name!r} must all have one shape [bins], not {shapes}"
+        )
+
+
+def layout(count: int, num_devices: int, runs_per_block: int) -> tuple[int, int]:
+    """Divides runs into equal blocks on every device; little is computed in vain.
+
+    Args:
+      count: number of runs.
+      num_devices: number of devices.
+      runs_per_block: most runs in a block.
+
+    Returns:
+      The number of runs, rounded up to whole blocks, and the runs in a block.
+
+    Example:
+      >>> layout(100, num_devices=2, runs_per_block=32)
+      (100, 25)
+    """
+    per_device = -(-count // num_devices)
+    blocks = -(-per_device // runs_per_block)
+    block = -(-per_device // blocks)
+    return num_devices * blocks * block, block
+
+
+def build(
+    learner: Any, count: int, devices: Sequence[jax.Device], runs_per_block: int
+) -> Program:
+    """Makes the program for ``count`` runs; it is compiled when first called.
+
+    Args:
+      learner: the functions ``init`` and ``segment``.
+      count: number of runs.
+      devices: the devices among which to divide them.
+      runs_per_block: most runs to vmap.
+
+    Returns:
+      The program.
+    """
+    devices = devices[:count]
+    rows, block = layout(count, len(devices), runs_per_block)
+    mesh = jax.make_mesh(
+        (len(devices),), ("runs",), (jax.sharding.AxisType.Auto,), devices=devices
+    )
+    spec = PartitionSpec("runs")
+
+    def compiled(function: Callable[..., Any], donated: tuple[int, ...] = ()) -> Any:
+        def mapped(*args: Any) -> Any:
+            blocks = jax.tree.map(
+                lambda leaf: leaf.reshape(len(leaf) // block, block, *leaf.shape[1:]),
+                args,
+            )
+            found = jax.lax.map(lambda args: jax.vmap(function)(*args), blocks)
+            return _strong(
+                jax.tree.map(lambda leaf: jax.lax.collapse(leaf, 0, 2), found)
+            )
+
+        # Without the check, a learner may begin a scan from a constant.
+        sharded = jax.shard_map(
+            mapped, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False
+        )
+        return jax.jit(sharded, donate_argnums=donated)
+
+    return Program(
+        compiled(learner.init),
+        compiled(learner.segment, (0,)),
+        rows,
+        jax.sharding.NamedSharding(mesh, spec),
+    )
+
+
+def _strong(tree: Any) -> Any:
+    """Without weak types, which a second call would lose and be compiled again."""
+    return jax.tree.map(
+        lambda leaf: (
+            leaf if _is_key(leaf) else jax.lax.convert_element_type(leaf, leaf.dtype)
+        ),
+        tree,
+    )
+
+
+def _is_key(leaf: Any) -> bool:
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def begin(program: Program, runs: Runs, ids: np.ndarray, key: jax.Array) -> Any:
+    """State of some runs before their first segment.
+
+    Args:
+      program: the method's program.
+      runs: the method's runs.
+      ids: numbers of the runs to begin.
+      key: the study's key.
+
+    Returns:
+      Their state, padded to the rows of the program by repeating runs.
+    """
+    rows = np.resize(ids, program.rows)
+    keys = jax.vmap(lambda seed: jax.random.fold_in(key, seed))(runs.seeds[rows])
+    hparams = {
+        name: jnp.asarray(values[rows], float) for name, values in runs.hparams.items()
+    }
+    return program.init(*jax.device_put((keys, hparams), program.sharding))
+
+
+def to_host(state: Any, count: int) -> dict[str, np.ndarray]:
+    """The first ``count`` rows of every leaf of a state, by name, on the host."""
+    leaves = jax.tree_util.tree_leaves_with_path(state)
+    return {
+        jax.tree_util.keystr(path): np.asarray(
+            jax.random.key_data(leaf) if _is_key(leaf) else leaf
+        )[:count]
+        for path, leaf in leaves
+    }
+
+
+def mismatch(runs: Runs, leaves: Mapping[str, np.ndarray]) -> str:
+    """How leaves from a checkpoint differ from the method's state; empty if not."""
+    plain = jax.eval_shape(lambda state: jax.tree.map(_plain, state), runs.state)
+    expected = {
+        jax.tree_util.keystr(path): f"{leaf.dtype}{list(leaf.shape)}"
+        for path, leaf in jax.tree_util.tree_leaves_with_path(plain)
+    }
+    found = {
+        name: f"{leaf.dtype}{list(leaf.shape[1:])}" for name, leaf in leaves.items()
+    }
+    return "; ".join(
+        f"state{name} is {found.get(name)}, not {expected.get(name)}"
+        for name in expected | found
+        if expected.get(name) != found.get(name)
+    )
+
+
+def _plain(leaf: jax.Array) -> jax.Array:
+    return jax.random.key_data(leaf) if _is_key(leaf) else leaf
+
+
+def to_devices(program: Program, runs: Runs, leaves: Mapping[str, np.ndarray]) -> Any:
+    """The state that ``to_host`` took to the host, padded to the program's rows."""
+    shapes, structure = jax.tree.flatten(runs.state)
+    placed = []
+    for shape, leaf in zip(shapes, leaves.values(), strict=True):
+        rows = np.arange(program.rows) % len(leaf)
+        array = jax.device_put(leaf[rows], program.sharding)
+        if _is_key(shape):
+            array = jax.random.wrap_key_data(array, impl=jax.random.key_impl(shape))
+        placed.append(array)
+    return jax.tree.unflatten(structure, placed)

@@ -1,0 +1,17 @@
+"""Which weights enter and leave each hidden unit of a model, and its activations."""
+
+from loplax.units.checks import check
+from loplax.units.discover import find
+from loplax.units.groups import UnitGroup, Units, WeightAxis
+from loplax.units.products import sum_of_products
+from loplax.units.taps import tap
+
+__all__ = [
+    "UnitGroup",
+    "Units",
+    "WeightAxis",
+    "check",
+    "find",
+    "sum_of_products",
+    "tap",
+]

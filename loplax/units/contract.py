@@ -1,0 +1,254 @@
+"""Rules of the analysis for operations in which activations meet weights."""
+
+from loplax.units import elementwise, groups, labels, ledger, walk
+
+
+def opaque(book: ledger.Ledger, step: walk.Step, values: list[labels.Value]):
+    """Rule for all operations that are not followed: what enters is ruled out."""
+    name = f"{step.name} inside {step.custom}" if step.custom else step.name
+    origin = max((value.origin for value in values), default=labels.CONST)
+    origin = labels.DATA if origin else labels.CONST
+    taint = frozenset()
+    for value in values:
+        book.drop_all(value.dims, f"{{}} enter {name}, which is not followed")
+        book.drop_reduced(value, name)
+        origin = labels.DATA if book.units(value.dims) else origin
+        taint |= book.release(value, name).taint
+    return [
+        labels.Value(labels.free(aval.shape), origin, taint=taint)
+        for aval in step.avals
+    ]
+
+
+def noise(book: ledger.Ledger, step: walk.Step, values: list[labels.Value]):
+    """Rule for random numbers: whatever the key, they are no data."""
+    if any(book.units(v.dims) or v.reduced or v.param for v in values):
+        return opaque(book, step, values)
+    return [labels.Value(labels.free(aval.shape)) for aval in step.avals]
+
+
+def _is_weight(book, value) -> bool:
+    plain = value.origin == labels.CONST and not value.taint and not value.reduced
+    return plain and value.param is not None and book.has_axes(value)
+
+
+def dot_general(book: ledger.Ledger, step: walk.Step, values: list[labels.Value]):
+    """Rule for matrix products of activations with weights, or with activations."""
+    contracted, batched = step.params["dimension_numbers"]
+    kept = [
+        [i for i in range(len(v.dims)) if i not in (*contracted[k], *batched[k])]
+        for k, v in enumerate(values)
+    ]
+    weights = [_is_weight(book, v) for v in values]
+    if sum(weights) == 1:
+        side = weights.index(True)
+        batch = tuple(values[side].dims[i] for i in batched[side])
+        if step.custom or not labels.found(batch) <= {labels.SAME}:
+            return opaque(book, step, values)
+        matmul = _apply(book, step, values, side, contracted, kept[side])
+        values = list(values)
+        values[side], matmul = matmul
+        values[1 - side] = book.release(values[1 - side], step.name)
+    else:
+        values = [book.release(value, step.name) for value in values]
+        matmul = None
+        _mix(book, step, values, contracted)
+    return [_outer(book, step, values, batched, kept)._replace(matmul=matmul)]
+
+
+def _outer(book, step, values, batched, kept) -> labels.Value:
+    """The uncontracted axes of both operands: batch, left, right."""
+    spread = []
+    for k, value in enumerate(values):
+        parts = [[value.dims[i] for i in batched[k]], [], []]
+        for j in range(2):
+            dims = [values[j].dims[i] for i in kept[j]]
+            blank = labels.same(tuple(map(labels.length, dims)))
+            parts[j + 1] = dims if j == k else blank
+        spread.append(value._replace(dims=tuple(sum(map(list, parts), []))))
+    return elementwise.combine(book, step.name, *spread)
+
+
+def _mix(book, step, values, contracted) -> None:
+    """Units that are contracted with no parameter are ruled out."""
+    for value, axes in zip(values, contracted, strict=True):
+        dims = tuple(value.dims[i] for i in axes)
+        taint = ", ".join(sorted(values[0].taint | values[1].taint))
+        partner = f"a function of {taint}" if taint else "something that is no weight"
+        book.drop_all(dims, f"{step.name} contracts {{}} with {partner}")
+        book.drop_reduced(value, step.name)
+
+
+def _apply(book, step, values, side, contracted, kept):
+    """Notes the readers and writers of a product; returns its weights and number."""
+    x, weights = values[1 - side], values[side]
+    outputs, names = _births(book, step, weights, kept)
+    matmul = book.product(weights.param, outputs, step.name)
+    read = set()
+    for i, j in zip(contracted[1 - side], contracted[side], strict=True):
+        read |= _read(book, step, (1 - side, x, i), weights.dims[j], matmul)
+    rest = [d for i, d in enumerate(x.dims) if i not in contracted[1 - side]]
+    for label in read & book.units(tuple(rest)):
+        reason = f"{step.name} reads the units of {book.title(label)} on two axes"
+        book.drop(label, reason)
+    book.drop_reduced(x, step.name)
+    dims = labels.rename(weights.dims, names)
+    made = labels.Value(dims, origin=labels.DATA)
+    return made, matmul
+
+
+def _births(book, step, weights, kept) -> tuple[tuple[int, ...] | None, dict]:
+    """Starts the group of the units that a product computes.
+
+    Args:
+      book: the ledger.
+      step: the product.
+      weights: its weights.
+      kept: the axes of the weights that are not contracted.
+
+    Returns:
+      The groups, ``None`` if they are not clear, and the new names of the labels.
+    """
+    dims = tuple(weights.dims[i] for i in kept)
+    whole = book.whole_axes(dims)
+    names = {axis: book.group(axis) for axis in whole}
+    outputs = tuple(names.values())
+    unclear = labels.FREE in labels.found(dims) or not all(whole.values())
+    if unclear or len(outputs) > 1:
+        what = "with a part" if unclear else "units along several axes"
+        for label in outputs:
+            book.drop(label, f"{step.name} computes {what} of {weights.param}")
+        if not outputs:
+            book.use(weights.param, ("other", step.name), step.name)
+    return None if unclear else outputs, names
+
+
+def _read(book, step, operand, weight_dim, matmul) -> set[int]:
+    """Notes the groups that one contracted axis of an activation holds."""
+    position, x, axis = operand
+    matched, offset, read = labels.match(x.dims[axis], weight_dim), 0, set()
+    if matched is None:
+        book.drop_all((x.dims[axis],), f"{step.name} reads {{}} in an unknown order")
+        return read
+    for segment, pairs in zip(x.dims[axis], matched, strict=True):
+        length = labels.size(segment)
+        extent = length if len(matched) > 1 else None
+        units = book.units(((segment,),))
+        weights = _segment_weights(book, pairs, extent, units)
+        unfolded = _unfold(book, segment, units)
+        if units and (weights is None or unfolded is None):
+            mixed = " and ".join(map(book.title, sorted(units)))
+            for label in units:
+                book.drop(label, f"{step.name} reads the units of {mixed} mixed or cut")
+        elif units:
+            tap = ledger.Tap(step.address, position, axis, offset, unfolded)
+            (label,) = units
+            book.record("outgoing", label, weights, matmul, tap)
+        read |= units
+        offset += length
+    return read
+
+
+def _segment_weights(book, pairs, extent, units) -> groups.WeightAxis | None:
+    contacts = [
+        labels.Contact(one, two, extent)
+        for one, two in pairs
+        if one.label in book.writers
+    ]
+    return book.weights(*units, contacts) if len(units) == 1 else None
+
+
+def _unfold(book, segment, units) -> tuple[int, int, int] | None:
+    """``(outer, size, inner)`` of a segment whose units are one factor."""
+    places = [i for i, f in enumerate(segment) if f.label in book.writers]
+    if len(units) != 1 or len(places) != 1:
+        return None
+    (place,) = places
+    outer, inner = labels.size(segment[:place]), labels.size(segment[place + 1 :])
+    return outer, segment[place].size, inner
+
+
+def convolution(book: ledger.Ledger, step: walk.Step, values: list[labels.Value]):
+    """Rule for convolutions of activations with weights; groups are allowed."""
+    x, weights = values
+    lhs, rhs, out = step.params["dimension_numbers"]
+    blocks = step.params["feature_group_count"]
+    known = _is_weight(book, weights) and step.params["batch_group_count"] == 1
+    if not known or step.custom:
+        return opaque(book, step, values)
+    outputs, names = _births(book, step, weights, [rhs[0]])
+    matmul = book.product(weights.param, outputs, step.name)
+    x = book.release(x, step.name)
+    if blocks == 1:
+        _read(book, step, (0, x, lhs[1]), weights.dims[rhs[1]], matmul)
+    else:
+        _read_blocks(book, step, x, weights, matmul)
+    rest = tuple(x.dims[i] for i in (lhs[0], *lhs[2:]))
+    window = f"{step.name} slides its window over {{}}"
+    book.drop_all(rest, window)
+    book.drop_reduced(x, step.name)
+    dims = list(labels.free(step.avals[0].shape))
+    dims[out[1]] = labels.rename(weights.dims, names)[rhs[0]]
+    return [labels.Value(tuple(dims), labels.DATA, taint=x.taint, matmul=matmul)]
+
+
+def _read_blocks(book, step, x, weights, matmul) -> None:
+    """Notes the units that a grouped or depthwise convolution reads."""
+    lhs, rhs, _ = step.params["dimension_numbers"]
+    dim, blocks = x.dims[lhs[1]], step.params["feature_group_count"]
+    units = book.units((dim,))
+    unfolded = _unfold(book, dim[0], units) if len(dim) == 1 else None
+    record = _block_weights(book, weights, rhs, blocks)
+    if units and (unfolded is None or unfolded[::2] != (1, 1) or record is None):
+        reason = f"{step.name} with {blocks} groups reads {{}} mixed or cut"
+        book.drop_all((dim,), reason)
+    elif units:
+        tap = ledger.Tap(step.address, 0, lhs[1], 0, unfolded)
+        (label,) = units
+        book.record("outgoing", label, record, matmul, tap)
+
+
+def _block_weights(book, weights, rhs, blocks) -> groups.WeightAxis | None:
+    """The record of the units read by a kernel of several groups."""
+    path = weights.param
+    outer = book.axis_of(weights.dims[rhs[0]])
+    if outer is None:
+        return None
+    if labels.length(weights.dims[rhs[1]]) > 1:
+        axis = book.axis_of(weights.dims[rhs[1]])
+    elif 1 in book.shapes[path]:
+        axis = max(i for i, n in enumerate(book.shapes[path]) if n == 1)
+    else:
+        width = labels.length(weights.dims[rhs[0]]) // blocks
+        return groups.WeightAxis(path, outer, (1, width))
+    if axis is None:
+        return None
+    return groups.WeightAxis(path, axis, groups=blocks, block_axis=outer)
+
+
+def gather(book: ledger.Ledger, step: walk.Step, values: list[labels.Value]):
+    """Rule for look-ups: whole rows of a table are units, other axes stay or end."""
+    operand, indices = values
+    numbers, sizes = step.params["dimension_numbers"], step.params["slice_sizes"]
+    gone = (*numbers.collapsed_slice_dims, *numbers.operand_batching_dims)
+    rows = [i for i in range(len(operand.dims)) if i not in gone]
+    whole = [i for i in rows if labels.length(operand.dims[i]) == sizes[i]]
+    dims = list(labels.free(step.avals[0].shape))
+    lost = tuple(d for i, d in enumerate(operand.dims) if i not in whole)
+    book.drop_all(lost, f"{step.name} picks among {{}}")
+    book.drop_all(indices.dims, f"{step.name} looks up {{}}")
+    book.drop_reduced(indices, step.name)
+    axes = [i for i in whole if labels.length(operand.dims[i]) > 1]
+    is_table = _is_weight(book, operand) and len(axes) == 1 and len(operand.dims) > 1
+    names = {}
+    if is_table and not step.custom:
+        outputs, names = _births(book, step, operand, axes)
+        book.product(operand.param, outputs, step.name)
+    else:
+        operand = book.release(operand, step.name)
+    moved = labels.rename(operand.dims, names)
+    for i, target in zip(rows, numbers.offset_dims, strict=True):
+        dims[target] = moved[i] if i in whole else dims[target]
+    origin = labels.DATA if is_table else max(operand.origin, indices.origin)
+    taint = operand.taint | book.release(indices, step.name).taint
+    return [labels.Value(tuple(dims), origin, taint=taint, reduced=operand.reduced)]

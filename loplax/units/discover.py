@@ -1,0 +1,239 @@
+"""Finding the hidden units of a model by following its jaxpr."""
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.extend import core
+
+from loplax.units import groups, labels, ledger, rules, walk
+
+
+class Findings(NamedTuple):
+    """The units of a traced model and where to read them.
+
+    Attributes:
+      units: the groups.
+      taps: for each group's name, where its activation meets outgoing weights.
+    """
+
+    units: groups.Units
+    taps: dict[str, ledger.Tap]
+
+
+def find(
+    apply: Callable[..., Any],
+    params: Any,
+    *inputs: Any,
+    names: Sequence[str] | None = None,
+    has_aux: bool = False,
+) -> groups.Units:
+    """Finds the hidden units of any JAX model, and every weight they touch.
+
+    A hidden unit is one output of a weight matrix, convolution kernel or embedding
+    table that reaches the rest of the model only through further weights. The model is
+    traced, not run, and units are followed through the traced operations: neither
+    names nor the order of keys matter. A unit may be written by several layers
+    (residual streams, gates) and read by several. What cannot be told apart is left
+    out with a reason: units that are sliced, attention between activations, weights
+    that are shared, computed from other parameters or used inside ``scan``.
+
+    Units under a layer or group norm stay coupled by its statistics, which do not count
+    as readers. A per-unit factor counts as a scale wherever it is applied, the slopes
+    of a PReLU included. A layer of a single unit is no group.
+
+    Args:
+      apply: the model, ``apply(params, *inputs) -> output``, any pytrees. Running
+        statistics and random keys are inputs or closed over, never parameters.
+      params: the trainable parameters, or their shapes.
+      *inputs: examples of the inputs, or their shapes.
+      names: select these groups, as ``Units.select`` does.
+      has_aux: whether ``apply`` returns ``(output, aux)``. What only ``aux`` needs,
+        such as new running statistics, does not count as a reader.
+
+    Returns:
+      The groups in the order in which the model computes them.
+
+    Raises:
+      ValueError: if a selected name is unknown or was left out, two parameters have
+        the same path, or ``has_aux`` is set and ``apply`` returns no pair.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> from loplax import units
+      >>> def apply(params, x):
+      ...     return jax.nn.relu(x @ params["w1"] + params["b1"]) @ params["w2"]
+      >>> params = {"w1": jnp.ones((3, 4)), "b1": jnp.ones(4), "w2": jnp.ones((4, 2))}
+      >>> found = units.find(apply, params, jnp.ones((1, 3)))
+      >>> found[0].name, found[0].size, found[0].outgoing[0].path
+      ('w1', 4, 'w2')
+    """
+    closed, kept, _ = trace(apply, params, inputs, has_aux)
+    found = analyse(closed, kept, params).units
+    return found if names is None else found.select(*names)
+
+
+def trace(apply, params, inputs, has_aux: bool):
+    """Traces a model.
+
+    Args:
+      apply: the model.
+      params: its parameters.
+      inputs: its inputs.
+      has_aux: whether it returns ``(output, aux)``.
+
+    Returns:
+      Its jaxpr, the number of leading outputs that count, and the output's structure.
+    """
+    leaves, treedef = jax.tree.flatten((params, inputs))
+
+    def flat(*leaves):
+        params, inputs = jax.tree.unflatten(treedef, leaves)
+        return apply(params, *inputs)
+
+    closed, shape = jax.make_jaxpr(flat, return_shape=True)(*leaves)
+    if has_aux and not (isinstance(shape, tuple) and len(shape) == 2):
+        raise ValueError(
+            "With has_aux=True the model must return a pair (output, aux), not "
+            f"{type(shape).__name__}."
+        )
+    counted = shape[0] if has_aux else shape
+    return closed, len(jax.tree.leaves(counted)), jax.tree.structure(shape)
+
+
+def paths(params: Any) -> dict[str, tuple[int, ...] | None]:
+    """Shape of every parameter by path, ``None`` for leaves that are no weights."""
+    leaves = jax.tree_util.tree_flatten_with_path(params)[0]
+    shapes = {}
+    for path, leaf in leaves:
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        leaf = leaf if hasattr(leaf, "dtype") else jnp.asarray(leaf)
+        if name in shapes:
+            raise ValueError(f"Two parameters have the path {name!r}; rename one.")
+        real = jnp.issubdtype(leaf.dtype, jnp.inexact)
+        shapes[name] = tuple(leaf.shape) if real else None
+    return shapes
+
+
+def analyse(closed: core.ClosedJaxpr, kept: int, params: Any) -> Findings:
+    """Finds the units of a traced model.
+
+    Args:
+      closed: its jaxpr; the parameters are its first inputs.
+      kept: number of leading outputs that count.
+      params: the parameters.
+
+    Returns:
+      The groups and their taps.
+    """
+    known = paths(params)
+    book = ledger.Ledger({path: s for path, s in known.items() if s is not None})
+    values = []
+    for path, var in itertools.zip_longest(known, closed.jaxpr.invars):
+        shape = tuple(var.aval.shape)
+        given = labels.VECTOR if len(shape) < 2 else labels.DATA
+        origin = given if path is None else labels.CONST
+        values.append(labels.Value(labels.free(shape), origin))
+        if path in book.shapes:
+            values[-1] = book.parameter(path)
+    outputs = rules.follow(book, walk.flatten(closed, kept), values)
+    returned = set()
+    for value in outputs:
+        book.release(value, "output")
+        returned |= book.units(value.dims)
+        book.drop_reduced(value, "the output")
+    _drop_shared(book)
+    return _collect(book, returned)
+
+
+def _drop_shared(book: ledger.Ledger) -> None:
+    """Rules out the groups that touch a parameter which is used twice."""
+    for path, uses in book.uses.items():
+        if not _conflict(book, list(uses)):
+            continue
+        by = " and ".join(sorted(uses.values()))
+        for record in book.records:
+            if record.weights.path == path:
+                book.drop(record.label, f"{path} is used more than once, by {by}")
+
+
+def _conflict(book: ledger.Ledger, kinds: list[tuple]) -> bool:
+    """Whether uses of one parameter, other than per-unit biases or scales, add up."""
+    if len(kinds) < 2:
+        return False
+    if {kind[0] for kind in kinds} not in ({"biases"}, {"scales"}):
+        return True
+    owners: dict[tuple, set[int]] = {}
+    for _, label, weights in kinds:
+        owners.setdefault((weights.axis, weights.start), set()).add(book.root(label))
+    return any(len(roots) > 1 for roots in owners.values())
+
+
+def _collect(book: ledger.Ledger, returned: set[int]) -> Findings:
+    """Turns the ledger into named groups, and reasons for what is left out."""
+    roots = sorted({book.root(label) for label in book.writers})
+    records = {root: [] for root in roots}
+    for record in book.records:
+        records[book.root(record.label)].append(record)
+    reasons: dict[int, str] = {}
+    for label, reason in book.reasons.items():
+        reasons.setdefault(book.root(label), reason)
+    returned = {book.root(label) for label in returned}
+    untracked = _untracked(book)
+    names = _names([*map(book.title, roots), *untracked])
+    found, taps, left_out = [], {}, {}
+    for root in roots:
+        name = names[book.title(root)]
+        read = [record for record in records[root] if record.role == "outgoing"]
+        if read and root in returned:
+            reason = f"the units of {book.title(root)} are also returned as an output"
+            reasons.setdefault(root, reason)
+        if root in reasons and (read or root not in returned):
+            left_out.setdefault(name, reasons[root])
+        elif read:
+            taps[name] = read[0].tap
+            found.append(_group(book, name, root, records[root]))
+    taken = {group.name for group in found} | set(left_out)
+    for path, reason in untracked.items():
+        if names[path] not in taken:
+            left_out[names[path]] = reason
+    return Findings(groups.Units(found, left_out), taps)
+
+
+def _untracked(book: ledger.Ledger) -> dict[str, str]:
+    """Why matrices among the parameters are not the weights of a layer."""
+    reasons = {}
+    for path, uses in book.uses.items():
+        others = [name for kind, name in uses.items() if kind[0] == "other"]
+        if others and len(book.shapes[path]) > 1:
+            reasons[path] = f"{path} enters {others[0]} in a way that is not followed"
+    return reasons
+
+
+def _names(titles: list[str]) -> dict[str, str]:
+    """A layer's name for each path: its parent, or all of it if that is not unique."""
+    full, short = {}, {}
+    for title in dict.fromkeys(titles):
+        keys = title.split("/")
+        keys = keys[:-1] if keys[-1] == "value" and len(keys) > 1 else keys
+        full[title] = "/".join(keys)
+        short[title] = "/".join(keys[:-1]) or keys[-1]
+    taken = list(short.values())
+    return {
+        title: name if taken.count(name) == 1 else full[title]
+        for title, name in short.items()
+    }
+
+
+def _group(book: ledger.Ledger, name: str, root: int, records) -> groups.UnitGroup:
+    fields = {"incoming": [], "biases": [], "scales": [], "outgoing": []}
+    for record in records:
+        bias = book.product_bias.get(record.matmul)
+        shared = bias is not None and _conflict(book, list(book.uses[bias]))
+        weights = record.weights._replace(bias=None if shared else bias)
+        if weights not in fields[record.role]:
+            fields[record.role].append(weights)
+    parts = {role: tuple(weights) for role, weights in fields.items()}
+    return groups.UnitGroup(name, book.size(root), **parts)

@@ -1,0 +1,217 @@
+"""Hidden units as explicit records: where each unit's weights sit in the parameters."""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+
+class WeightAxis(NamedTuple):
+    """The axis of one parameter that runs over the units of a group.
+
+    With ``repeat = (outer, inner)``, unit ``u`` of ``size`` owns the entries
+    ``start + (o * size + u) * inner + i`` of ``axis``, for every ``o < outer`` and
+    ``i < inner``. An ordinary layer has ``repeat = (1, 1)``; a dense kernel behind a
+    flattened ``[height, width, channels]`` map has ``repeat = (height * width, 1)``.
+
+    The kernel of a grouped convolution has ``groups > 1``: unit
+    ``u = g * (size // groups) + j`` owns entry ``j`` of ``axis`` within block ``g`` of
+    ``block_axis``, the kernel's output axis.
+
+    Attributes:
+      path: parameter path, its keys joined by ``/`` (``"hidden_0/kernel"``).
+      axis: the axis that runs over the units.
+      repeat: ``(outer, inner)`` repetitions of the units along the axis.
+      start: entry of the axis at which the units begin.
+      groups: number of groups of a grouped convolution that reads the units.
+      block_axis: output axis of that convolution's kernel; unused if ``groups`` is 1.
+      bias: path of the bias that is added to what this (outgoing) weight computes,
+        or ``None``; the bias runs along the layer's outputs.
+    """
+
+    path: str
+    axis: int
+    repeat: tuple[int, int] = (1, 1)
+    start: int = 0
+    groups: int = 1
+    block_axis: int = -1
+    bias: str | None = None
+
+    def spread(self, values: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+        """Lays per-unit values over the parameter.
+
+        Args:
+          values: one value per unit, ``[size]``.
+          shape: the parameter's shape.
+
+        Returns:
+          An array that broadcasts to ``shape`` and holds each unit's value at the
+          weights the unit owns, and zero (``False``) at the weights of no unit.
+        """
+        dims = [1] * len(shape)
+        if self.groups > 1:
+            blocks = values.reshape(self.groups, -1)
+            width = shape[self.block_axis] // self.groups
+            plane = jnp.repeat(blocks.T, width, axis=1)
+            dims[self.axis], dims[self.block_axis] = plane.shape
+            axis, block_axis = self.axis % len(shape), self.block_axis % len(shape)
+            return (plane if axis < block_axis else plane.T).reshape(dims)
+        outer, inner = self.repeat
+        if (outer, inner) != (1, 1):
+            values = jnp.tile(jnp.repeat(values, inner), outer)
+        length = shape[self.axis]
+        if len(values) != length:
+            values = jnp.pad(values, (self.start, length - self.start - len(values)))
+        dims[self.axis] = length
+        return values.reshape(dims)
+
+    def total(self, weights: jax.Array, size: int) -> jax.Array:
+        """Sums an array of the parameter's shape over the weights of each unit.
+
+        Args:
+          weights: array of the parameter's shape.
+          size: number of units.
+
+        Returns:
+          The sums, ``[size]``.
+        """
+        axis = self.axis % weights.ndim
+        if self.groups > 1:
+            block_axis = self.block_axis % weights.ndim
+            others = tuple({*range(weights.ndim)} - {axis, block_axis})
+            plane = jnp.sum(weights, axis=others)
+            plane = plane if axis < block_axis else plane.T
+            plane = plane.reshape(size // self.groups, self.groups, -1)
+            return jnp.sum(plane, axis=2).T.reshape(size)
+        line = jnp.sum(weights, axis=tuple({*range(weights.ndim)} - {axis}))
+        outer, inner = self.repeat
+        line = line[self.start : self.start + outer * size * inner]
+        if (outer, inner) == (1, 1):
+            return line
+        return jnp.sum(line.reshape(outer, size, inner), axis=(0, 2))
+
+    def count(self, shape: tuple[int, ...], size: int) -> int:
+        """Number of weights that each of the ``size`` units owns."""
+        outer, inner = self.repeat
+        total = 1
+        for length in shape:
+            total *= length
+        if self.groups > 1:
+            return total // size
+        return total // shape[self.axis] * outer * inner
+
+
+class UnitGroup(NamedTuple):
+    """The units of one hidden layer and every parameter they touch.
+
+    Attributes:
+      name: the layer's name.
+      size: number of units.
+      incoming: weights into the units, re-drawn when a unit is replaced; each runs over
+        the units along a whole axis.
+      biases: additive per-unit parameters (biases, norm shifts), reset to 0.
+      scales: multiplicative per-unit parameters (norm scales), reset to 1.
+      outgoing: all weights that read the units, set to 0 when a unit is replaced.
+    """
+
+    name: str
+    size: int
+    incoming: tuple[WeightAxis, ...]
+    biases: tuple[WeightAxis, ...]
+    scales: tuple[WeightAxis, ...]
+    outgoing: tuple[WeightAxis, ...]
+
+
+class Units(tuple):
+    """The unit groups of a model, in the order in which it computes them.
+
+    A tuple of ``UnitGroup``; printing it shows a table of the layers.
+
+    Args:
+      groups: the groups.
+      left_out: reason for each layer whose units cannot be told apart, by name.
+
+    Example:
+      >>> from loplax import units
+      >>> kernel, head = units.WeightAxis("w1", 1), units.WeightAxis("w2", 0)
+      >>> group = units.UnitGroup("w1", 4, (kernel,), (), (), (head,))
+      >>> print(units.Units([group]))
+      layer  size  incoming  outgoing
+      w1        4  w1[1]     w2[0]
+    """
+
+    left_out: dict[str, str]
+
+    def __new__(
+        cls, groups: Iterable[UnitGroup] = (), left_out: Mapping[str, str] | None = None
+    ):
+        """Makes a tuple of the groups."""
+        units = super().__new__(cls, groups)
+        units.left_out = dict(left_out or {})
+        return units
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the groups."""
+        return tuple(group.name for group in self)
+
+    def select(self, *names: str) -> "Units":
+        """Keeps some groups.
+
+        Args:
+          *names: names of the groups to keep.
+
+        Returns:
+          These groups, in the order in which the model computes them.
+
+        Raises:
+          ValueError: if a name is unknown or was left out.
+        """
+        for name in names:
+            if name in self.names:
+                continue
+            if name in self.left_out:
+                reason = self.left_out[name]
+                raise ValueError(f"Layer {name!r} was left out: {reason}.")
+            near = nearest(name, [*self.names, *self.left_out])
+            raise ValueError(f"No layer {name!r}; {near}.")
+        return Units([group for group in self if group.name in names], self.left_out)
+
+    def __str__(self) -> str:
+        """A table of the layers, and what was left out."""
+        rows = [("layer", "size", "incoming", "outgoing")]
+        for group in self:
+            columns = (
+                ", ".join(map(_describe, weights))
+                for weights in (group.incoming, group.outgoing)
+            )
+            rows.append((group.name, str(group.size), *columns))
+        name, size, incoming = (max(len(row[i]) for row in rows) for i in range(3))
+        lines = [
+            f"{row[0]:<{name}}  {row[1]:>{size}}  {row[2]:<{incoming}}  {row[3]}"
+            for row in rows
+        ]
+        if self.left_out:
+            lines.append("left out:")
+        lines.extend(f"  {key}: {reason}" for key, reason in self.left_out.items())
+        return "\n".join(map(str.rstrip, lines))
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Words for an error message that name the nearest known names."""
+    known = list(known)
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.0)
+    listed = ", ".join(repr(other) for other in close)
+    return f"nearest known: {listed}" if listed else "none is known"
+
+
+def _describe(weights: WeightAxis) -> str:
+    text = f"{weights.path}[{weights.axis}]"
+    outer, inner = weights.repeat
+    if (outer, inner) != (1, 1):
+        text += f" x{outer * inner}"
+    if weights.start:
+        text += f" from {weights.start}"
+    return text if weights.groups == 1 else f"{text} in {weights.groups} groups"

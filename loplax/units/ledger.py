@@ -1,0 +1,222 @@
+"""The book-keeping of the analysis: groups, their weights, and what rules them out."""
+
+import math
+from typing import NamedTuple
+
+from loplax.units import groups, labels
+
+
+class Tap(NamedTuple):
+    """Where the activation of a group meets outgoing weights.
+
+    Attributes:
+      address: position of the matrix product or convolution in the jaxpr.
+      operand: which of its operands holds the units.
+      axis: axis of the operand that holds them.
+      start: first entry of the axis that belongs to the group.
+      sizes: ``(outer, size, inner)``: how the group's part of the axis unfolds.
+    """
+
+    address: tuple[int, ...]
+    operand: int
+    axis: int
+    start: int
+    sizes: tuple[int, int, int]
+
+
+class Record(NamedTuple):
+    """One entry of a group.
+
+    Attributes:
+      role: field of ``UnitGroup``: incoming, biases, scales or outgoing.
+      label: the group.
+      weights: the parameter axis.
+      matmul: for outgoing weights, number of the product that reads them.
+      tap: for outgoing weights, where the units are read.
+    """
+
+    role: str
+    label: int
+    weights: groups.WeightAxis
+    matmul: int = -1
+    tap: Tap | None = None
+
+
+class Ledger:
+    """All that the rules learn about parameters and groups.
+
+    Labels number the axes of the parameters and the groups of units; groups that share
+    their units are merged, and the earliest stands for all.
+
+    Args:
+      shapes: shape of every parameter, by path.
+    """
+
+    def __init__(self, shapes: dict[str, tuple[int, ...]]):
+        """Starts with parameters and no groups."""
+        self.shapes = shapes
+        self.records: list[Record] = []
+        self.reasons: dict[int, str] = {}
+        self.uses: dict[str, dict[tuple, str]] = {}
+        self.writers: dict[int, str] = {}
+        self.products: list[tuple[int, ...]] = []
+        self.product_bias: dict[int, str] = {}
+        self._sizes: list[int] = []
+        self._parents: list[int] = []
+        self._axes: dict[int, tuple[str, int]] = {}
+
+    def parameter(self, path: str) -> labels.Value:
+        """The value of a parameter, every axis with a label of its own."""
+        dims = []
+        for axis, size in enumerate(self.shapes[path]):
+            label = self._new(size)
+            self._axes[label] = (path, axis)
+            dims.append(labels.plain(size, label))
+        return labels.Value(tuple(dims), param=path, pure=True)
+
+    def group(self, axis_label: int) -> int:
+        """Starts the group of units that the given parameter axis computes."""
+        path, axis = self._axes[axis_label]
+        label = self._new(self._sizes[axis_label])
+        self.writers[label] = path
+        self.record("incoming", label, groups.WeightAxis(path, axis))
+        return label
+
+    def _new(self, size: int) -> int:
+        self._sizes.append(size)
+        self._parents.append(len(self._parents))
+        return len(self._parents) - 1
+
+    def root(self, label: int) -> int:
+        """The label that stands for all labels merged with this one."""
+        while label >= 0 and self._parents[label] != label:
+            label = self._parents[label]
+        return label
+
+    def size(self, label: int) -> int:
+        """Length of a parameter axis, or number of units of a group."""
+        return self._sizes[label]
+
+    def title(self, label: int) -> str:
+        """The parameter that first writes a group, for messages."""
+        return self.writers[self.root(label)]
+
+    def is_axis(self, label: int) -> bool:
+        """Whether a label is a parameter axis."""
+        return label in self._axes
+
+    def units(self, dims: tuple[labels.Dim, ...]) -> set[int]:
+        """The groups whose units lie on some of the axes."""
+        return {self.root(i) for i in labels.found(dims) if i in self.writers}
+
+    def axis_path(self, label: int) -> str:
+        """Path of the parameter that has the axis."""
+        return self._axes[label][0]
+
+    def axis_of(self, dim: labels.Dim) -> int | None:
+        """The parameter axis that an axis is, ``None`` if it is not exactly one."""
+        if len(dim) > 1 or len(dim[0]) != 1 or not self.is_axis(dim[0][0].label):
+            return None
+        label = dim[0][0].label
+        return self._axes[label][1] if dim[0][0].size == self.size(label) else None
+
+    def has_axes(self, value: labels.Value) -> bool:
+        """Whether some axis of the value is still an axis of a parameter."""
+        return any(map(self.is_axis, labels.found(value.dims)))
+
+    def merge(self, a: int, b: int) -> None:
+        """Makes two groups one: their units are the same."""
+        a, b = self.root(a), self.root(b)
+        self._parents[max(a, b)] = min(a, b)
+
+    def drop(self, label: int, reason: str) -> None:
+        """Rules a group out; the first reason counts."""
+        self.reasons.setdefault(label, reason)
+
+    def drop_all(self, dims: tuple[labels.Dim, ...], reason: str) -> None:
+        """Rules out every group on some axes; ``{}`` in the reason names the units."""
+        for label in self.units(dims):
+            self.drop(label, reason.format(f"the units of {self.title(label)}"))
+
+    def drop_reduced(self, value: labels.Value, where: str) -> None:
+        """Rules out every group that was reduced into a value."""
+        for label, name in value.reduced:
+            title = self.title(label)
+            reason = f"{name} reduces the units of {title} on the way to {where}"
+            self.drop(label, reason)
+
+    def record(self, role: str, label: int, weights, matmul: int = -1, tap=None):
+        """Notes that a group owns entries of a parameter."""
+        self.records.append(Record(role, label, weights, matmul, tap))
+
+    def use(self, path: str, kind: tuple, name: str) -> None:
+        """Notes a use of a parameter; uses of the same kind count once."""
+        self.uses.setdefault(path, {}).setdefault(kind, name)
+
+    def product(self, path: str, outputs: tuple[int, ...], name: str) -> int:
+        """Numbers a matrix product of activations with a parameter."""
+        self.products.append(outputs)
+        self.use(path, ("weight", len(self.products)), name)
+        return len(self.products) - 1
+
+    def release(self, value: labels.Value, name: str) -> labels.Value:
+        """Gives up following a parameter, if the value still is one."""
+        axes = {i: labels.FREE for i in labels.found(value.dims) if self.is_axis(i)}
+        if value.param is None or labels.found(value.dims) <= {labels.SAME}:
+            return value._replace(param=None, pure=False, matmul=None)
+        self.use(value.param, ("other", name), name)
+        return value._replace(
+            dims=labels.rename(value.dims, axes),
+            param=None,
+            pure=False,
+            taint=value.taint | {value.param},
+        )
+
+    def covers(self, contacts: list[labels.Contact], size: int) -> int | None:
+        """Checks that contacts run once over all units, in order.
+
+        Args:
+          contacts: the contacts of one group with one axis.
+          size: number of units.
+
+        Returns:
+          Steps along the other axis per unit, or ``None`` if they do not fit.
+        """
+        expected = 1
+        for unit, _, _ in sorted(contacts, key=lambda c: c.unit.stride):
+            if unit.stride != expected or unit.start:
+                return None
+            expected *= unit.size
+        ratios = {c.other.stride / c.unit.stride for c in contacts}
+        starts = {c.other.start for c in contacts}
+        labels_met = {self.root(c.other.label) for c in contacts}
+        alone = len(ratios) == len(starts) == len(labels_met) == 1
+        ratio = ratios.pop()
+        return int(ratio) if alone and expected == size and ratio % 1 == 0 else None
+
+    def weights(self, label: int, contacts: list[labels.Contact]):
+        """The record of units that lie on a parameter axis, ``None`` if they cannot."""
+        inner = self.covers(contacts, self.size(label))
+        first = contacts[0]
+        if not inner or not self.is_axis(first.other.label):
+            return None
+        path, axis = self._axes[first.other.label]
+        extent = first.extent or self.size(first.other.label)
+        outer, rest = divmod(extent, self.size(label) * inner)
+        if rest or not outer:
+            return None
+        return groups.WeightAxis(path, axis, (outer, inner), first.other.start)
+
+    def whole_axes(self, dims: tuple[labels.Dim, ...]) -> dict[int, bool]:
+        """For each parameter axis on ``dims``, whether all of it is there."""
+        covered: dict[int, int] = {}
+        for dim in dims:
+            for factor in dim[0]:
+                if self.is_axis(factor.label):
+                    label = factor.label
+                    covered[label] = covered.get(label, 1) * factor.size
+        return {label: n == self.size(label) for label, n in covered.items()}
+
+    def parameter_size(self, path: str) -> int:
+        """Number of entries of a parameter."""
+        return math.prod(self.shapes[path])

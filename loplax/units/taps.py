@@ -1,0 +1,133 @@
+"""Reading the activations of hidden units while a model runs."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.extend import core
+
+from loplax.units import discover, ledger, walk
+
+
+def tap(apply: Callable[..., Any], *, has_aux: bool = False) -> Callable[..., Any]:
+    """Makes a model also return the activations of its hidden units.
+
+    The activation of a group is the value that meets its outgoing weights, the one that
+    utilities are computed from. The model is traced once and its operations run
+    unchanged: nothing is computed twice, derivative rules and ``jax.checkpoint``
+    regions are kept, and under ``jit`` activations that are not used cost nothing.
+
+    Args:
+      apply: the model, ``apply(params, *inputs) -> output``.
+      has_aux: whether it returns ``(output, aux)``, as for ``find``.
+
+    Returns:
+      A function ``(params, *inputs) -> (output, features)``, with the output of
+      ``apply`` and, for each group that ``find`` names, the activation
+      ``[..., size]``. Repeated units, as behind a flattened image, keep an axis for the
+      repetitions: ``[batch, height * width, channels]``.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> from loplax import units
+      >>> def apply(params, x):
+      ...     return jax.nn.relu(x @ params["w1"]) @ params["w2"]
+      >>> params = {"w1": jnp.ones((3, 4)), "w2": jnp.ones((4, 2))}
+      >>> output, features = units.tap(apply)(params, jnp.ones((5, 3)))
+      >>> output.shape, features["w1"].shape
+      ((5, 2), (5, 4))
+    """
+
+    def tapped(params, *inputs):
+        closed, kept, structure = discover.trace(apply, params, inputs, has_aux)
+        taps = discover.analyse(closed, kept, params).taps
+        wanted = {(t.address, t.operand): None for t in taps.values()}
+        leaves = jax.tree.leaves((params, inputs))
+        outputs, read = _run(closed.jaxpr, closed.consts, leaves, (), list(wanted))
+        features = {
+            name: _unfold(read[t.address, t.operand], t) for name, t in taps.items()
+        }
+        return jax.tree.unflatten(structure, outputs), features
+
+    return tapped
+
+
+def _unfold(operand: jax.Array, place: ledger.Tap) -> jax.Array:
+    """The part of an operand that belongs to a group, its units last."""
+    outer, size, inner = place.sizes
+    length = outer * size * inner
+    if length < operand.shape[place.axis]:
+        stop = place.start + length
+        operand = jax.lax.slice_in_dim(operand, place.start, stop, axis=place.axis)
+    sizes = [n for n in (outer, inner) if n > 1]
+    units = jnp.moveaxis(operand, place.axis, -1)
+    lead = units.shape[:-1]
+    units = jnp.moveaxis(units.reshape(*lead, outer, size, inner), -2, -1)
+    return units.reshape(*lead, *sizes, size)
+
+
+def _run(jaxpr: core.Jaxpr, consts, args, address, wanted):
+    """Evaluates a jaxpr and keeps the operands that are wanted.
+
+    Args:
+      jaxpr: the jaxpr.
+      consts: values of its constants.
+      args: values of its inputs.
+      address: position of the jaxpr in the model.
+      wanted: ``(address, operand)`` of operands inside this jaxpr.
+
+    Returns:
+      Its outputs, and the operands by what was wanted.
+    """
+    values = dict(zip(jaxpr.constvars, consts, strict=True))
+    values |= dict(zip(jaxpr.invars, args, strict=True))
+    kept, chunk = {}, []
+    for index, eqn in enumerate(jaxpr.eqns):
+        here = (*address, index)
+        inside = [w for w in wanted if w[0][: len(here)] == here != w[0]]
+        if not inside:
+            chunk.append(eqn)
+            continue
+        _run_chunk(jaxpr, chunk, values)
+        operands = [_value(values, atom) for atom in eqn.invars]
+        results, read = _call(eqn, operands, here, inside)
+        values.update(zip(eqn.outvars, results, strict=True))
+        kept |= read
+        chunk = []
+    _run_chunk(jaxpr, chunk, values)
+    for at, operand in wanted:
+        if len(at) == len(address) + 1:
+            atom = jaxpr.eqns[at[-1]].invars[operand]
+            kept[at, operand] = _value(values, atom)
+    return [_value(values, atom) for atom in jaxpr.outvars], kept
+
+
+def _value(values, atom):
+    return atom.val if isinstance(atom, core.Literal) else values[atom]
+
+
+def _run_chunk(jaxpr: core.Jaxpr, eqns, values) -> None:
+    """Runs consecutive operations as they were traced; adds what they make."""
+    made = [var for eqn in eqns for var in eqn.outvars]
+    made = [var for var in made if not isinstance(var, core.DropVar)]
+    known = list(values)
+    part = jaxpr.replace(constvars=[], invars=known, outvars=made, eqns=eqns)
+    results = jax.core.eval_jaxpr(part, (), *(values[var] for var in known))
+    values.update(zip(made, results, strict=True))
+
+
+def _call(eqn: core.JaxprEqn, operands, address, wanted):
+    """Runs a call whose inside is wanted; a checkpointed one stays checkpointed."""
+    inner = walk.sub_jaxpr(eqn)
+    consts = []
+    if isinstance(inner, core.ClosedJaxpr):
+        inner, consts = inner.jaxpr, inner.consts
+
+    def run(*operands):
+        return _run(inner, consts, operands, address, wanted)
+
+    if "prevent_cse" in eqn.params:
+        policy, prevent_cse = eqn.params["policy"], eqn.params["prevent_cse"]
+        run = jax.checkpoint(run, policy=policy, prevent_cse=prevent_cse)
+    return run(*operands)

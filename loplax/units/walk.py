@@ -1,0 +1,134 @@
+"""A traced model as a flat list of steps: calls are opened, dead code is dropped."""
+
+import itertools
+from typing import Any, NamedTuple
+
+from jax.extend import core
+
+from loplax.units import products
+
+CALLS = {
+    "jit": "jaxpr",
+    "pjit": "jaxpr",
+    "closed_call": "call_jaxpr",
+    "core_call": "call_jaxpr",
+    "custom_jvp_call": "call_jaxpr",
+    "custom_vjp_call": "call_jaxpr",
+    "custom_vjp_call_jaxpr": "call_jaxpr",
+    "checkpoint": "jaxpr",
+    "remat": "jaxpr",
+    "remat2": "jaxpr",
+}
+"""Primitives that run one jaxpr once, and the parameter that holds it."""
+
+
+class Step(NamedTuple):
+    """One primitive operation.
+
+    Attributes:
+      name: name of the primitive.
+      params: its static parameters.
+      inputs: numbers of the values it reads.
+      outputs: numbers of the values it makes.
+      avals: shapes and types of the outputs.
+      address: position in the jaxpr, one index per level of nested calls.
+      custom: name of the custom-derivative call around the step, or ``None``.
+    """
+
+    name: str
+    params: dict[str, Any]
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    avals: tuple[Any, ...]
+    address: tuple[int, ...]
+    custom: str | None
+
+
+class Program(NamedTuple):
+    """A traced model.
+
+    Attributes:
+      steps: the operations that the outputs depend on, in execution order.
+      inputs: numbers of the input values.
+      outputs: numbers of the output values.
+      constants: shape of each constant, by the number of its value.
+    """
+
+    steps: list[Step]
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    constants: dict[int, tuple[int, ...]]
+
+
+def sub_jaxpr(eqn: core.JaxprEqn) -> core.Jaxpr | core.ClosedJaxpr | None:
+    """The jaxpr that a call runs, or ``None`` if ``eqn`` is no plain call."""
+    key = CALLS.get(eqn.primitive.name)
+    return None if key is None else eqn.params.get(key)
+
+
+def flatten(closed: core.ClosedJaxpr, kept: int | None = None) -> Program:
+    """Opens all calls of a jaxpr and drops what the outputs do not need.
+
+    Args:
+      closed: the jaxpr of the model.
+      kept: number of leading outputs that count; all by default.
+
+    Returns:
+      The program.
+    """
+    opener = _Opener()
+    inputs = tuple(opener.fresh() for _ in closed.jaxpr.invars)
+    outputs = opener.open(closed, inputs, (), None)[:kept]
+    needed, steps = set(outputs), []
+    for step in reversed(opener.steps):
+        if needed.intersection(step.outputs):
+            needed.update(step.inputs)
+            steps.append(step)
+    return Program(steps[::-1], inputs, outputs, opener.constants)
+
+
+class _Opener:
+    def __init__(self):
+        self.steps: list[Step] = []
+        self.constants: dict[int, tuple[int, ...]] = {}
+        self._numbers = itertools.count()
+
+    def fresh(self) -> int:
+        return next(self._numbers)
+
+    def constant(self, shape: tuple[int, ...]) -> int:
+        number = self.fresh()
+        self.constants[number] = shape
+        return number
+
+    def open(self, jaxpr, inputs, address, custom) -> tuple[int, ...]:
+        """Appends the steps of ``jaxpr``; returns the numbers of its outputs."""
+        if isinstance(jaxpr, core.ClosedJaxpr):
+            jaxpr = jaxpr.jaxpr
+        known = dict(zip(jaxpr.invars, inputs, strict=True))
+        known |= {var: self.constant(var.aval.shape) for var in jaxpr.constvars}
+
+        def number(atom) -> int:
+            if isinstance(atom, core.Literal):
+                return self.constant(atom.aval.shape)
+            return known[atom]
+
+        for index, eqn in enumerate(jaxpr.eqns):
+            read = tuple(map(number, eqn.invars))
+            made = self._step(eqn, read, (*address, index), custom)
+            known.update(zip(eqn.outvars, made, strict=True))
+        return tuple(map(number, jaxpr.outvars))
+
+    def _step(self, eqn, inputs, address, custom) -> tuple[int, ...]:
+        name, params, inner = eqn.primitive.name, eqn.params, sub_jaxpr(eqn)
+        product = None if inner is None else products.dimension_numbers(eqn)
+        if product is not None:
+            name, params = "dot_general", {"dimension_numbers": product}
+        elif inner is not None:
+            custom = name if name.startswith("custom") else custom
+            return self.open(inner, inputs, address, custom)
+        outputs = tuple(self.fresh() for _ in eqn.outvars)
+        avals = tuple(var.aval for var in eqn.outvars)
+        step = Step(name, params, inputs, outputs, avals, address, custom)
+        self.steps.append(step)
+        return outputs

@@ -1,0 +1,135 @@
+"""Records of units, their table, and the check against the parameters."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from loplax import units
+
+PARAMS = {
+    "hidden": {"kernel": jnp.ones((3, 4)), "bias": jnp.ones(4)},
+    "grouped": {"kernel": jnp.ones((3, 3, 2, 6))},
+    "head": {"kernel": jnp.ones((8, 2)), "bias": jnp.ones(2)},
+}
+INCOMING = units.WeightAxis("hidden/kernel", 1)
+BIAS = units.WeightAxis("hidden/bias", 0)
+OUTGOING = units.WeightAxis("head/kernel", 0, repeat=(2, 1), bias="head/bias")
+BLOCKS = units.WeightAxis("grouped/kernel", 2, groups=2, block_axis=3)
+
+
+def group(name="hidden", size=4, incoming=INCOMING, bias=BIAS, outgoing=OUTGOING):
+    return units.UnitGroup(name, size, (incoming,), (bias,), (), (outgoing,))
+
+
+def test_spread_lays_units_where_the_record_says():
+    """Unit ``u`` owns entries ``start + (o * size + u) * inner + i``."""
+    record = units.WeightAxis("w", 0, repeat=(2, 3), start=1)
+    laid = np.asarray(record.spread(jnp.array([1.0, 2.0]), (14, 5)))[:, 0]
+    assert laid.tolist() == [0, 1, 1, 1, 2, 2, 2, 1, 1, 1, 2, 2, 2, 0]
+    weights = jnp.arange(14.0)[:, None] * jnp.ones((1, 5))
+    sums = [5 * (1 + 2 + 3 + 7 + 8 + 9), 5 * (4 + 5 + 6 + 10 + 11 + 12)]
+    assert record.total(weights, 2).tolist() == sums
+    assert record.count((14, 5), 2) == 30
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_spread_over_the_blocks_of_a_grouped_convolution(order):
+    """Unit ``g * 2 + j`` owns entry ``j`` of the outputs in block ``g``."""
+    record = units.WeightAxis("w", order[0], groups=3, block_axis=order[1])
+    shape = (2, 6) if order == (0, 1) else (6, 2)
+    laid = np.asarray(record.spread(jnp.arange(6.0), shape))
+    laid = laid if order == (0, 1) else laid.T
+    assert laid.tolist() == [[0, 0, 2, 2, 4, 4], [1, 1, 3, 3, 5, 5]]
+    assert record.total(jnp.ones(shape), 6).tolist() == [2.0] * 6
+
+
+def test_table():
+    """Printing the units gives one aligned line per layer, then what is left out."""
+    found = units.Units(
+        [group(), group("grouped", outgoing=BLOCKS)], {"value": "slice cuts it"}
+    )
+    assert str(found).splitlines() == [
+        "layer    size  incoming          outgoing",
+        "hidden      4  hidden/kernel[1]  head/kernel[0] x2",
+        "grouped     4  hidden/kernel[1]  grouped/kernel[2] in 2 groups",
+        "left out:",
+        "  value: slice cuts it",
+    ]
+    assert found.names == ("hidden", "grouped") and found[0] == group()
+    assert found.select("grouped").left_out == {"value": "slice cuts it"}
+    assert str(units.Units()) == "layer  size  incoming  outgoing"
+
+
+def test_check_accepts_what_fits():
+    """Right records pass, negative axes included."""
+    incoming = units.WeightAxis("hidden/kernel", -1)
+    start = units.WeightAxis("head/kernel", 0, start=4)
+    units.check([group(incoming=incoming, outgoing=start)], PARAMS)
+    units.check([group(outgoing=BLOCKS)], PARAMS)
+
+
+WRONG = {
+    "path": (
+        group(outgoing=OUTGOING._replace(path="head/kernal")),
+        "no parameter 'head/kernal'; nearest known: 'head/kernel'",
+    ),
+    "bias path": (
+        group(outgoing=OUTGOING._replace(bias="head/bais")),
+        "no parameter 'head/bais'; nearest known: 'head/bias'",
+    ),
+    "axis": (
+        group(outgoing=OUTGOING._replace(axis=2)),
+        "axis 2 of 'head/kernel' must have -2 <= axis < 2",
+    ),
+    "incoming length": (
+        group(incoming=INCOMING._replace(axis=0)),
+        "incoming axis 0 of 'hidden/kernel' has length 3; it must be the 4 units",
+    ),
+    "incoming part": (group(incoming=INCOMING._replace(start=1)), "from entry 0"),
+    "bias length": (
+        group(bias=BIAS._replace(path="head/bias")),
+        "axis 0 of 'head/bias' has length 2, but 4 units",
+    ),
+    "repeat": (
+        group(outgoing=OUTGOING._replace(repeat=(3, 1))),
+        r"has length 8, but 4 units with repeat \(3, 1\) from entry 0 need 12",
+    ),
+    "start": (group(outgoing=OUTGOING._replace(start=1)), "from entry 1 need 9"),
+    "negative start": (
+        group(outgoing=OUTGOING._replace(start=-1)),
+        "weights.start=-1 of 'head/kernel' must be at least 1, 1 and 0",
+    ),
+    "groups": (
+        group(outgoing=BLOCKS._replace(groups=3)),
+        "3 groups of 'grouped/kernel' need 4 / 3 units along axis 2",
+    ),
+    "block axis": (
+        group(outgoing=BLOCKS._replace(block_axis=4)),
+        "axis 4 of 'grouped/kernel' must have -4 <= axis < 4",
+    ),
+    "same block axis": (
+        group(outgoing=BLOCKS._replace(block_axis=2)),
+        "block_axis of 'grouped/kernel' must differ",
+    ),
+    "repeated blocks": (
+        group(outgoing=BLOCKS._replace(start=1)),
+        "'grouped/kernel' has 2 groups, so repeat must be",
+    ),
+    "size": (group(size=0), "size 0 must be at least 1"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_check_names_what_does_not_fit(case):
+    """Each message names the layer, the value and what is allowed."""
+    wrong, message = WRONG[case]
+    with pytest.raises(ValueError, match=message):
+        units.check([wrong], PARAMS)
+
+
+def test_check_refuses_duplicates():
+    """Names, and parameters among the incoming weights, occur once."""
+    with pytest.raises(ValueError, match="Two groups are named 'hidden'"):
+        units.check([group(), group()], PARAMS)
+    with pytest.raises(ValueError, match="incoming in 'hidden' and in 'other'"):
+        units.check([group(), group("other")], PARAMS)
