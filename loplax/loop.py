@@ -71,11 +71,13 @@ def finish(
       KeyboardInterrupt: after Ctrl-C, when all is saved.
     """
     resumed = _resume(study, every)
+    total = sum(each.seeds.size for each in every)
+    done = sum(int(_done(study, each).sum()) for each in every)
     bar = tqdm.tqdm(
-        total=study.num_segments * sum(each.seeds.size for each in every),
-        initial=sum(int(_done(study, each).sum()) // each.bins for each in every),
+        total=total * study.num_segments * study.steps_per_segment,
+        initial=done // every[0].bins * study.steps_per_segment,
         unit="step",
-        unit_scale=study.steps_per_segment,
+        unit_scale=True,
         disable=not progress,
     )
     with bar, _interrupts() as asked:
@@ -132,7 +134,7 @@ def _run_unit(
         state, metrics = advance(state)
         metrics = {name: np.asarray(values)[rows] for name, values in metrics.items()}
         results.record(study.dataset, where, segment * each.bins, metrics)
-        bar.update(ids.size)
+        bar.update(ids.size * study.steps_per_segment)
         unfinished = segment + 1 < study.num_segments
         due = time.monotonic() - written >= study.checkpoint_seconds
         if due or asked.is_set() or not unfinished:

@@ -261,6 +261,7 @@ def to_devices(program: Program, runs: Runs, leaves: Mapping[str, np.ndarray]) -
         rows = np.arange(program.rows) % len(leaf)
         array = jax.device_put(leaf[rows], program.sharding)
         if _is_key(shape):
-            array = jax.random.wrap_key_data(array, impl=jax.random.key_impl(shape))
+            kind = jax.random.key_impl(jnp.empty([0], shape.dtype))
+            array = jax.random.wrap_key_data(array, impl=kind)
         placed.append(array)
     return jax.tree.unflatten(structure, placed)

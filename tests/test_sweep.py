@@ -286,7 +286,6 @@ def method(function):
         ({"methods": method(one_number)}, r"one shape \[bins\]"),
         ({"methods": method(named("step"))}, "'step' is taken"),
         ({"methods": method(named("size"))}, "'size' is taken"),
-        ({"methods": method(named("a/b"))}, "a/b"),
         ({"config": {"net": object()}}, "JSON"),
     ],
 )

@@ -56,3 +56,12 @@ def no_key_reuse():
     """Fails tests that consume a random key twice."""
     with jax.debug_key_reuse(True):
         yield
+
+
+@pytest.fixture
+def quick_compile():
+    """Compiles with few optimisations: most tests compile more than they compute."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
