@@ -7,14 +7,13 @@ import shutil
 import tempfile
 import warnings
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from loplax import results
-
 
 _KEPT = 2
 
@@ -30,7 +29,7 @@ class Checkpoint(NamedTuple):
     """
 
     method: str
-    runs: list[int]
+    runs: np.ndarray
     segment: int
     leaves: dict[str, np.ndarray]
 
@@ -135,34 +134,43 @@ def save(directory: str | os.PathLike, checkpoint: Checkpoint) -> None:
       >>> import tempfile
       >>> leaves = {"['w']": np.ones([2, 3])}
       >>> with tempfile.TemporaryDirectory() as folder:
-      ...     save(folder, Checkpoint("bp", [0, 1], 5, leaves))
+      ...     save(folder, Checkpoint("bp", np.array([0, 1]), 5, leaves))
       ...     next(read(folder)).segment
       5
     """
     folder = pathlib.Path(directory).absolute()
     numbers = _numbers(folder)
-    described = {
-        "method": checkpoint.method,
-        "runs": checkpoint.runs,
-        "segment": checkpoint.segment,
-        "leaves": [[k, str(v.dtype), v.shape] for k, v in checkpoint.leaves.items()],
-        "checksum": _checksum(checkpoint.leaves),
-    }
+    number = max(numbers, default=0) + 1
+    path = folder / str(number)
+    leaves = checkpoint.leaves
     # Orbax refuses arrays without elements; their shapes say all there is to know.
     # Numbers name the arrays because a leaf's own name may hold any character.
-    arrays = enumerate(checkpoint.leaves.values())
-    tree = {f"leaf_{i}": array for i, array in arrays if array.size}
-    path = folder / str(max(numbers, default=0) + 1)
+    arrays = {f"leaf_{i}": leaf for i, leaf in enumerate(leaves.values()) if leaf.size}
+    described = {
+        "method": checkpoint.method,
+        "segment": checkpoint.segment,
+        "leaves": [
+            [name, str(leaf.dtype), leaf.shape] for name, leaf in leaves.items()
+        ],
+    }
     try:
-        ocp.save(path, tree, custom_metadata=described)
+        _check_space(folder, sum(leaf.nbytes for leaf in arrays.values()))
+        ocp.save(path, {"runs": checkpoint.runs, **arrays}, overwrite=True)
+        described["files"] = _checksums(path)
+        results.replace(folder / f"{number}.json", _sealed(described))
     except Exception as error:  # a full disk has many names in orbax and tensorstore
-        shutil.rmtree(path, ignore_errors=True)
-        raise OSError(f"could not save checkpoint {path}: {error}") from error
-    finally:
-        for leftover in folder.glob("*.orbax-checkpoint-tmp*"):
-            shutil.rmtree(leftover, ignore_errors=True)
-    for number in sorted(numbers)[: 1 - _KEPT]:
-        shutil.rmtree(folder / str(number), ignore_errors=True)
+        _keep(folder, numbers)
+        reason = f"could not save checkpoint {path}: {str(error)[:200]}"
+        raise OSError(reason + "; those of before are left") from error
+    _keep(folder, [*numbers, number][-_KEPT:])
+
+
+def _check_space(folder: pathlib.Path, size: int) -> None:
+    """Refuses early what does not fit: orbax would log page upon page first."""
+    folder.mkdir(exist_ok=True)
+    free = shutil.disk_usage(folder).free
+    if free < size:
+        raise OSError(f"no space left: it takes {size:,} bytes, {free:,} are free")
 
 
 def read(directory: str | os.PathLike) -> Iterator[Checkpoint]:
@@ -175,9 +183,9 @@ def read(directory: str | os.PathLike) -> Iterator[Checkpoint]:
       The checkpoints.
     """
     folder = pathlib.Path(directory).absolute()
-    for number in sorted(_numbers(folder), reverse=True):
+    for number in reversed(_numbers(folder)):
         try:
-            checkpoint = _read(folder / str(number))
+            checkpoint = _read(folder, number)
         except Exception as error:  # whatever orbax meets in a torn file
             reason = str(error).partition("\n")[0][:200]
             warnings.warn(
@@ -188,30 +196,50 @@ def read(directory: str | os.PathLike) -> Iterator[Checkpoint]:
             yield checkpoint
 
 
-def _read(path: pathlib.Path) -> Checkpoint:
-    described = ocp.metadata(path).custom_metadata
+def _read(folder: pathlib.Path, number: int) -> Checkpoint:
+    sealed = (folder / f"{number}.json").read_bytes()
+    described = json.loads(sealed)["checkpoint"]
+    path = folder / str(number)
+    # Orbax gets to see whole files only: torn ones make it log page upon page.
+    if sealed != _sealed(described) or _checksums(path) != described["files"]:
+        raise ValueError("its files are not those that were saved")
     arrays = ocp.load(path)
-    leaves = {}
-    for i, (name, dtype, shape) in enumerate(described["leaves"]):
-        leaves[name] = np.asarray(arrays.get(f"leaf_{i}", np.zeros(shape, dtype)))
-    if _checksum(leaves) != described["checksum"]:
-        raise ValueError("the checksum does not match")
-    return Checkpoint(
-        described["method"], described["runs"], described["segment"], leaves
-    )
+    leaves = {
+        name: np.asarray(arrays.get(f"leaf_{i}", np.zeros(shape, dtype)))
+        for i, (name, dtype, shape) in enumerate(described["leaves"])
+    }
+    runs = np.asarray(arrays["runs"])
+    return Checkpoint(described["method"], runs, described["segment"], leaves)
 
 
-def _checksum(leaves: dict[str, np.ndarray]) -> int:
-    checksum = 0
-    for leaf in leaves.values():
-        flat = np.ascontiguousarray(leaf).reshape(-1)
-        checksum = zlib.crc32(flat.view(np.uint8), checksum)
-    return checksum
+def _sealed(described: Mapping[str, Any]) -> bytes:
+    """A description as JSON, with its checksum."""
+    checksum = zlib.crc32(json.dumps(described).encode())
+    return json.dumps({"checkpoint": described, "checksum": checksum}).encode()
+
+
+def _checksums(path: pathlib.Path) -> dict[str, int]:
+    """Checksum of every file of a checkpoint."""
+    files = (file for file in sorted(path.rglob("*")) if file.is_file())
+    return {
+        str(file.relative_to(path)): zlib.crc32(file.read_bytes()) for file in files
+    }
 
 
 def _numbers(folder: pathlib.Path) -> list[int]:
-    names = (path.name for path in folder.glob("*"))
-    return [int(name) for name in names if name.isdecimal()]
+    """Numbers of the checkpoints that were completed, oldest first."""
+    stems = (path.stem for path in folder.glob("*.json"))
+    return sorted(int(stem) for stem in stems if stem.isdecimal())
+
+
+def _keep(folder: pathlib.Path, numbers: Sequence[int]) -> None:
+    """Deletes all but these checkpoints, and what was left of a broken save."""
+    kept = {name for number in numbers for name in (f"{number}", f"{number}.json")}
+    for path in folder.glob("*"):
+        if path.name not in kept and path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.name not in kept:
+            path.unlink(missing_ok=True)
 
 
 def _differences(old: Any, new: Any, path: str = "") -> Iterator[str]:

@@ -99,7 +99,7 @@ def _run_method(
     ids = np.flatnonzero(_done(study, each) < study.num_segments * each.bins)
     units = []
     if resumed and resumed.method == each.name:
-        units = [np.array(resumed.runs)]
+        units = [resumed.runs]
         ids = np.setdiff1d(ids, units[0])
     units += [ids[i : i + size] for i in range(0, ids.size, size)]
     program, rows = None, 0
@@ -142,9 +142,7 @@ def _run_unit(
             results.write(study.dataset, study.folder)
             if unfinished:
                 leaves = runs.to_host(state, ids.size)
-                saved = checkpoints.Checkpoint(
-                    each.name, ids.tolist(), segment + 1, leaves
-                )
+                saved = checkpoints.Checkpoint(each.name, ids, segment + 1, leaves)
                 checkpoints.save(study.folder / "checkpoints", saved)
             written = time.monotonic()
         if asked.is_set():
@@ -165,7 +163,7 @@ def _resume(study: Study, every: Sequence[runs.Runs]) -> checkpoints.Checkpoint 
     for each in every:
         ids = np.flatnonzero(_done(study, each) < study.num_segments * each.bins)
         if resumed and resumed.method == each.name:
-            where, _ = each.where(np.array(resumed.runs))
+            where, _ = each.where(resumed.runs)
             results.forget(study.dataset, where, resumed.segment * each.bins)
             ids = np.setdiff1d(ids, resumed.runs)
         results.forget(study.dataset, each.where(ids)[0], 0)

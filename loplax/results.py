@@ -14,7 +14,6 @@ import numpy as np
 import xarray
 from scipy import stats
 
-
 _DIMS = ("method", "setting", "seed", "bin")
 _OWN_COORDS = (*_DIMS, "step")
 _OWN_VARIABLES = ("diverged", "bins_done")
@@ -183,6 +182,8 @@ def load(directory: str | os.PathLike) -> xarray.Dataset:
     Metrics are ``[method, setting, seed, bin]`` and NaN where not there yet;
     ``bins_done`` counts the finished bins of a run and ``diverged`` marks the runs with
     a non-finite metric in one of them. A metric that a method does not have is NaN.
+    Select a method by ``results.sel({"method": name})``: xarray takes the keyword
+    ``sel(method=...)`` for a way to interpolate, and selects nothing.
 
     Args:
       directory: the study's directory.

@@ -133,21 +133,14 @@ def run(
     if not checkpoint_seconds >= 0:
         raise ValueError(f"checkpoint_seconds is {checkpoint_seconds}; it must be >= 0")
     methods, settings = _check_numbers(methods, settings or {})
-    grid = [
-        dict(zip(settings, values, strict=True))
-        for values in itertools.product(*settings.values())
-    ]
+    values = itertools.product(*settings.values())
+    grid = [dict(zip(settings, point, strict=True)) for point in values]
     every = [
         runs.enumerate_runs(name, index, methods[name], grid, (key, num_seeds))
         for index, name in enumerate(methods)
     ]
     dataset = _empty(every, grid, sizes)
-    asked = {
-        "methods": {name: method.hparams for name, method in methods.items()},
-        "settings": settings,
-        "key": [str(jax.random.key_impl(key)), jax.random.key_data(key).tolist()],
-        **sizes,
-    }
+    asked = _describe(methods, settings, key) | sizes
     whole = {"study": asked, "config": config or {}}
     folder = checkpoints.open_study(directory, whole, _versions(devices), overwrite)
     results.take_up(dataset, folder)
@@ -224,6 +217,17 @@ def _empty(
             for name, shape in each.metrics.items()
         },
     )
+
+
+def _describe(
+    methods: Mapping[str, Method], settings: Mapping[str, list[float]], key: jax.Array
+) -> dict[str, Any]:
+    """What was asked for, as JSON values."""
+    return {
+        "methods": {name: method.hparams for name, method in methods.items()},
+        "settings": settings,
+        "key": [str(jax.random.key_impl(key)), jax.random.key_data(key).tolist()],
+    }
 
 
 def _versions(devices: Sequence[jax.Device]) -> dict[str, Any]:

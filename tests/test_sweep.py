@@ -24,7 +24,6 @@ from hypothesis import strategies as st
 
 from loplax import results, runs, sweep
 
-
 BINS = 4
 
 
@@ -123,16 +122,23 @@ def crash():
     raise RuntimeError("crash")
 
 
-@pytest.fixture
-def crashed(tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def crash_site(tmp_path_factory):
     """A study that has crashed in the second method, with two checkpoints."""
-    stop_after(monkeypatch, 11, crash)
-    with pytest.raises(RuntimeError, match="crash"):
-        study(tmp_path, checkpoint_seconds=0)
-    monkeypatch.undo()
-    names = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
-    assert names == ["8", "9"]
-    return tmp_path
+    directory = tmp_path_factory.mktemp("crash")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        stop_after(monkeypatch, 11, crash)
+        with pytest.raises(RuntimeError, match="crash"):
+            study(directory, checkpoint_seconds=0)
+    names = sorted(path.name for path in (directory / "checkpoints").iterdir())
+    assert names == ["8", "8.json", "9", "9.json"]
+    return directory
+
+
+@pytest.fixture
+def crashed(crash_site, tmp_path):
+    """A copy of the crashed study."""
+    return shutil.copytree(crash_site, tmp_path / "crashed")
 
 
 # What it computes.
@@ -173,7 +179,7 @@ def test_seeds_draw_the_same_in_all_methods_and_settings(plain):
 
 def test_a_setting_that_a_method_does_not_use_costs_nothing(plain):
     found, _ = plain
-    walk = found["loss"].sel(method="walk")
+    walk = found["loss"].sel({"method": "walk"})
     np.testing.assert_array_equal(walk.isel(setting=0), walk.isel(setting=1))
     grid = [{"size": 0.1, "deaf": 1.0}, {"size": 0.1, "deaf": 2.0}]
     seeds = (jax.random.key(0), 3)
@@ -204,15 +210,18 @@ def test_layout_wastes_little(count, num_devices, runs_per_block):
 
 
 def test_a_method_is_compiled_once():
-    """Also for the state of a checkpoint, and where types are weak at first."""
-    each = runs.enumerate_runs("walk", 0, WALK, [{}], (jax.random.key(0), 3))
-    program = runs.build(each.learner, 3, jax.devices()[:1], 2)
+    """Also where types are weak at first, and for the state of a checkpoint."""
+    traced = []
+    walk = sweep.Learner(init, lambda state: (traced.append(1), segment(state))[1])
+    walk = sweep.Method(walk, {"size": 0.3})
+    each = runs.enumerate_runs("walk", 0, walk, [{}], (jax.random.key(0), 3))
+    program = runs.build(walk.learner, 3, jax.devices()[:1], 2)
     state = runs.begin(program, each, np.arange(3), jax.random.key(0))
     for _ in range(2):
         state, _ = program.segment(state)
     state = runs.to_devices(program, each, runs.to_host(state, 3))
     program.segment(state)
-    assert program.segment._cache_size() == 1
+    assert len(traced) == 2  # the first is to find the shapes
 
 
 def test_a_diverged_run_is_marked_and_leaves_the_others_alone(plain, tmp_path):
@@ -239,8 +248,8 @@ def test_methods_may_have_different_metrics(tmp_path):
 
     more = sweep.Method(sweep.Learner(init, segment_with_more), {"size": 0.3})
     found = study(tmp_path, {"walk": WALK, "more": more}, settings={})
-    assert found["more"].sel(method="walk").isnull().all()
-    assert found["more"].sel(method="more").notnull().all()
+    assert found["more"].sel({"method": "walk"}).isnull().all()
+    assert found["more"].sel({"method": "more"}).notnull().all()
     assert not found["diverged"].any()
 
 
@@ -355,15 +364,15 @@ def test_a_crashed_study_goes_on_where_it_was(crashed, plain, monkeypatch):
     recorded = []
     stop_after(monkeypatch, 1, lambda: recorded.append(results.load(crashed)))
     study(crashed)
-    assert recorded[0]["bins_done"].sel(method="deaf").values.min() == 4 * BINS
+    assert recorded[0]["bins_done"].sel({"method": "deaf"}).values.min() == 4 * BINS
     assert (crashed / "results.nc").read_bytes() == plain[1]
 
 
 def test_results_are_there_while_the_study_runs(crashed):
     found = results.load(crashed)
-    assert (found["bins_done"].sel(method="walk") == 24).all()
-    assert (found["bins_done"].sel(method="deaf") == 16).all()
-    assert found["loss"].sel(method="deaf").notnull().sum() == 4 * 3 * 16
+    assert (found["bins_done"].sel({"method": "walk"}) == 24).all()
+    assert (found["bins_done"].sel({"method": "deaf"}) == 16).all()
+    assert found["loss"].sel({"method": "deaf"}).notnull().sum() == 4 * 3 * 16
 
 
 def truncate(path):
@@ -388,7 +397,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(crashed, plain, damag
 def test_without_a_good_checkpoint_unfinished_runs_start_again(crashed, plain):
     for number in "89":
         shutil.rmtree(crashed / "checkpoints" / number / "state")
-    with pytest.warns(UserWarning, match="checkpoints/8 is damaged"):
+    with pytest.warns(UserWarning, match="checkpoints/[89] is damaged"):
         study(crashed)
     assert (crashed / "results.nc").read_bytes() == plain[1]
 
@@ -412,7 +421,7 @@ def test_results_of_other_code_are_refused(crashed):
 
 def test_damaged_or_missing_results_start_the_study_again(crashed, plain):
     truncate(crashed / "results.nc")
-    with pytest.warns(UserWarning, match="the study starts anew"):
+    with pytest.warns(UserWarning, match="starts anew|is left out"):
         study(crashed)
     assert (crashed / "results.nc").read_bytes() == plain[1]
     (crashed / "results.nc").unlink()

@@ -20,6 +20,7 @@ class ContinualBackpropState(NamedTuple):
       utility: running mean of the instantaneous utility, float32 ``[size]``.
       mean_activation: running mean of the activation, float32 ``[size]``.
       age: steps since the unit was last replaced, int32 ``[size]``.
+      discount: ``decay_rate ** age``, carried as a product, float32 ``[size]``.
       budget: replacements due but not yet made, and what rounding has kept out of this
         sum so far, float32 ``[2]``.
       replaced: units replaced at the last step, bool ``[size]``. Use it to reset state
@@ -32,6 +33,7 @@ class ContinualBackpropState(NamedTuple):
     utility: dict[str, Array]
     mean_activation: dict[str, Array]
     age: dict[str, Array]
+    discount: dict[str, Array]
     budget: dict[str, Array]
     replaced: dict[str, Array]
     count: Array
@@ -156,6 +158,7 @@ def continual_backprop(
             utility=each(jnp.zeros),
             mean_activation=each(jnp.zeros),
             age=each(lambda size: jnp.zeros(size, jnp.int32)),
+            discount=each(jnp.ones),
             budget=each(lambda _: jnp.zeros(2)),
             replaced=each(lambda size: jnp.zeros(size, bool)),
             count=jnp.zeros((), jnp.int32),
@@ -166,14 +169,13 @@ def continual_backprop(
         """Ages the units and updates their running means (steps 1 to 4)."""
         name, mix = group.name, lambda old, new: old + (1 - decay_rate) * (new - old)
         age = state.age[name] + 1
-        correction = -jnp.expm1(age * jnp.log(decay_rate))
+        discount = decay_rate * state.discount[name]
         activation = mix(state.mean_activation[name], jnp.mean(features, axis=0))
-        mean = activation / correction
+        mean = activation / (1 - discount)
         now = utilities.instantaneous(utility, group, weights, features, mean, key)
         smooth = mix(state.utility[name], now)
-        eligible = (age > maturity_threshold) & jnp.isfinite(smooth)
-        ranking = jnp.where(eligible, smooth / correction, jnp.inf)
-        return _Layer(age, activation, mean, smooth, ranking, jnp.sum(eligible))
+        eligible = _eligible(age, smooth, maturity_threshold)
+        return _Layer(age, discount, activation, mean, smooth, jnp.sum(eligible))
 
     def ration(group, state, eligible, key):
         """How many units to replace now, and what stays in the budget (steps 5, 6)."""
@@ -182,7 +184,8 @@ def continual_backprop(
         limit = jnp.minimum(eligible, capacity[group.name])
         if accumulate:
             total, missing = _add(*state.budget[group.name], amount)
-            number = jnp.minimum(jnp.floor(total), limit)
+            # Rounding can leave the total just below 0.
+            number = jnp.clip(jnp.floor(total), 0, limit)
             return number, jnp.stack([total - number, missing])
         lucky = jax.random.uniform(key()) < amount
         number = jnp.where(amount < 1, lucky, jnp.floor(amount))
@@ -205,28 +208,33 @@ def continual_backprop(
             )
             rations[name] = ration(group, state, layers[name].eligible, key_luck)
 
-        ranking = {name: layer.ranking for name, layer in layers.items()}
+        threshold = jnp.asarray(maturity_threshold)
+        operands = {
+            name: (layer.age, layer.discount, layer.utility, threshold)
+            for name, layer in layers.items()
+        }
         number = {name: ration[0] for name, ration in rations.items()}
         chosen = replacement.choose(
             groups,
             params,
             initializer,
             capacity,
-            ranking,
-            number,
-            state.key,
-            state.count,
+            rank=_rank,
+            operands=operands,
+            number=number,
+            key=state.key,
+            count=state.count,
         )
         if bias_transfer:
             means = {name: layer.mean for name, layer in layers.items()}
             updates = replacement.transfer_means(
-                groups, chosen, means, weights, updates
+                groups, chosen.replaced, means, weights, updates
             )
         updates, inner_state = replacement.carry_out(
             groups, chosen, inner if reset_inner else None, params, updates, inner_state
         )
-        restart = lambda field: {
-            name: jnp.where(chosen.replaced[name], 0, getattr(layer, field))
+        restart = lambda field, value=0: {
+            name: jnp.where(chosen.replaced[name], value, getattr(layer, field))
             for name, layer in layers.items()
         }
         state = ContinualBackpropState(
@@ -234,6 +242,7 @@ def continual_backprop(
             utility=restart("utility"),
             mean_activation=restart("mean_activation"),
             age=restart("age"),
+            discount=restart("discount", 1),
             budget={name: ration[1] for name, ration in rations.items()},
             replaced=chosen.replaced,
             count=optax.safe_increment(state.count),
@@ -246,11 +255,22 @@ def continual_backprop(
 
 class _Layer(NamedTuple):
     age: Array
+    discount: Array
     mean_activation: Array
     mean: Array
     utility: Array
-    ranking: Array
     eligible: Array
+
+
+def _eligible(age: Array, utility: Array, maturity_threshold) -> Array:
+    return (age > maturity_threshold) & jnp.isfinite(utility)
+
+
+def _rank(operands) -> Array:
+    """Bias-corrected utility of the eligible units, infinity for the others."""
+    age, discount, utility, maturity_threshold = operands
+    corrected = utility / (1 - discount)
+    return jnp.where(_eligible(age, utility, maturity_threshold), corrected, jnp.inf)
 
 
 def _capacity(size: int, rate, max_replacements: int | None) -> int:

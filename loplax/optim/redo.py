@@ -126,7 +126,15 @@ def redo(
             number[name] = jnp.sum(dormant)
 
         chosen = replacement.choose(
-            groups, params, initializer, capacity, ranking, number, state.key, count
+            groups,
+            params,
+            initializer,
+            capacity,
+            rank=lambda magnitude: magnitude,
+            operands=ranking,
+            number=number,
+            key=state.key,
+            count=count,
         )
         updates, inner_state = replacement.carry_out(
             groups, chosen, inner if reset_inner else None, params, updates, inner_state

@@ -11,11 +11,13 @@ many columns are ever drawn. Everything else is a masked select, which the compi
 into the inner optimiser's own update.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 Initializer = Callable[[jax.Array, tuple[int, ...], Any], jax.Array]
@@ -154,23 +156,30 @@ def _for_columns(axis, initializer, leaf, capacity: int) -> Initializer:
         if axis.path not in initializer:
             raise ValueError(f"initializer: nothing for {axis.path!r}; give it one.")
         initializer = initializer[axis.path]
-    with jax.ensure_compile_time_eval(), jax.threefry_partitionable(True):
-        key = lambda: jax.random.key(0, impl="threefry2x32")
-        few = initializer(key(), cut(leaf.shape, axis.axis, capacity), jnp.float32)
-        whole = initializer(key(), leaf.shape, jnp.float32)
-        few, whole = few.ravel(), whole.ravel()[: few.size]
-        if not jnp.any(few) and not jnp.any(whole):
-            return initializer
-        scale = float(jnp.vdot(few, whole) / jnp.vdot(few, few))
-        if not jnp.allclose(few * scale, whole, rtol=1e-3):
-            raise ValueError(
-                f"initializer: its draws for {capacity} units of {axis.path!r} (shape "
-                f"{leaf.shape}) are not a multiple of its draws for all of them, so the "
-                "weights of single units cannot be drawn; give one with independent weights."
-            )
+    scale = _scale(initializer, leaf.shape, axis.axis, capacity)
+    if scale is None:
+        raise ValueError(
+            f"initializer: its draws for {capacity} units of {axis.path!r} (shape "
+            f"{leaf.shape}) are not a multiple of its draws for all of them, so the "
+            "weights of single units cannot be drawn; give one with independent weights."
+        )
     if abs(scale - 1) < 1e-5:
         return initializer
     return lambda key, shape, dtype: scale * initializer(key, shape, dtype)
+
+
+@functools.lru_cache(maxsize=1024)
+def _scale(initializer, shape, axis: int, capacity: int) -> float | None:
+    """Scale of the whole draw over that of some units, if they differ by a scale."""
+    with jax.ensure_compile_time_eval(), jax.threefry_partitionable(True):
+        key = functools.partial(jax.random.key, 0, impl="threefry2x32")
+        few = initializer(key(), cut(shape, axis, capacity), jnp.float32).ravel()
+        whole = initializer(key(), shape, jnp.float32).ravel()[: few.size]
+        few, whole = np.asarray(few, float), np.asarray(whole, float)
+    if not few.any() and not whole.any():
+        return 1.0
+    scale = float(np.vdot(few, whole) / np.vdot(few, few))
+    return scale if np.allclose(few * scale, whole, rtol=1e-3) else None
 
 
 def cut(shape: tuple[int, ...], axis: int, length: int) -> tuple[int, ...]:
@@ -185,7 +194,7 @@ def step_key(key: jax.Array, count: jax.Array, stream: int) -> jax.Array:
 
 
 def choose(
-    groups, params, initializer, capacity, ranking, number, key, count
+    groups, params, initializer, capacity, *, rank, operands, number, key, count
 ) -> Replacement:
     """Chooses the lowest-ranked units and draws their new incoming weights.
 
@@ -196,7 +205,9 @@ def choose(
       params: the parameters, for their shapes.
       initializer: ``(key, shape, dtype) -> array``, or one per path.
       capacity: static bound on the replacements, per group name.
-      ranking: per group name ``[size]``; ``inf`` is never chosen.
+      rank: ``operands -> [size]``, a group's ranking; ``inf`` is never chosen. It may
+        not close over traced values.
+      operands: what ``rank`` reads, per group name.
       number: how many units to replace, per group name.
       key: the transformation's key.
       count: the step.
@@ -209,13 +220,13 @@ def choose(
     }
     initializers = initializers_for(groups, params, initializer, capacity)
 
-    def body(ranking, number, key, count):
+    def body(operands, number, key, count):
         replaced, column, drawn = {}, {}, {}
         key = step_key(key, count, 0)
         for group in groups:
             name = group.name
             replaced[name], column[name] = lowest(
-                ranking[name], number[name], capacity[name]
+                rank(operands[name]), number[name], capacity[name]
             )
             for axis in group.incoming:
                 key, key_axis = jax.random.split(key)
@@ -226,7 +237,7 @@ def choose(
 
     due = jnp.any(jnp.stack(list(number.values())) >= 1)
     # A clone: key reuse checks take whatever enters the branch for consumed.
-    return when_any(body)(due, ranking, number, jax.random.clone(key), count)
+    return when_any(body)(due, operands, number, jax.random.clone(key), count)
 
 
 def carry_out(groups, chosen: Replacement, inner, params, updates, inner_state):
@@ -290,6 +301,31 @@ def replace_weights(groups, replacement: Replacement, params, updates):
                 value = jnp.take(value, column, axis=axis.axis)
             assign(axis, group, value)
     return new.unflatten(), touched
+
+
+def transfer_means(groups, replaced: Mapping, means: Mapping, weights, updates):
+    """Lets the biases of the next layers absorb the mean output of replaced units.
+
+    Args:
+      groups: the ``UnitGroup`` records.
+      replaced: per group name, which units are replaced, bool ``[size]``.
+      means: per group name, the units' mean activation, ``[size]``.
+      weights: the parameters by path, after the inner optimiser's step.
+      updates: the updates.
+
+    Returns:
+      The updates, with every bias moved by the sum of weight times mean activation.
+    """
+    new = by_path(updates)
+    for group in groups:
+        lost = jnp.where(replaced[group.name], means[group.name], 0)
+        for axis in group.outgoing:
+            weight, bias = weights[axis.path], new.leaves[axis.bias]
+            terms = weight * axis.spread(lost, weight.shape)
+            others = set(range(weight.ndim)) - {axis.block_axis % weight.ndim}
+            total = jnp.sum(terms, axis=tuple(others) if bias.size > 1 else None)
+            new.leaves[axis.bias] = bias + total.reshape(bias.shape).astype(bias.dtype)
+    return new.unflatten()
 
 
 def reset_state(inner, state, fresh, replaced: Mapping, params, touched: Mapping):

@@ -233,7 +233,16 @@ def _group(book: ledger.Ledger, name: str, root: int, records) -> groups.UnitGro
         bias = book.product_bias.get(record.matmul)
         shared = bias is not None and _conflict(book, list(book.uses[bias]))
         weights = record.weights._replace(bias=None if shared else bias)
+        if weights.bias is not None and weights.groups == 1:
+            weights = weights._replace(block_axis=_output_axis(book, record))
         if weights not in fields[record.role]:
             fields[record.role].append(weights)
     parts = {role: tuple(weights) for role, weights in fields.items()}
     return groups.UnitGroup(name, book.size(root), **parts)
+
+
+def _output_axis(book: ledger.Ledger, record: ledger.Record) -> int:
+    """The axis along which the weights of a product compute its outputs."""
+    born = {r.label: r.weights.axis for r in book.records if r.role == "incoming"}
+    outputs = book.products[record.matmul]
+    return born[outputs[0]] if outputs else -1

@@ -26,7 +26,8 @@ class WeightAxis(NamedTuple):
       repeat: ``(outer, inner)`` repetitions of the units along the axis.
       start: entry of the axis at which the units begin.
       groups: number of groups of a grouped convolution that reads the units.
-      block_axis: output axis of that convolution's kernel; unused if ``groups`` is 1.
+      block_axis: the layer's output axis; used if ``groups`` is not 1 or there is a
+        ``bias``.
       bias: path of the bias that is added to what this (outgoing) weight computes,
         or ``None``; the bias runs along the layer's outputs.
     """

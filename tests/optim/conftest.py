@@ -13,7 +13,14 @@ W = units.WeightAxis
 class Net:
     """Two hidden layers of four units, ``a`` and ``b``; ``w1`` lies between them."""
 
-    shapes = {"b0": (4,), "b1": (4,), "b2": (2,), "w0": (3, 4), "w1": (4, 4), "w2": (4, 2)}
+    shapes = {
+        "b0": (4,),
+        "b1": (4,),
+        "b2": (2,),
+        "w0": (3, 4),
+        "w1": (4, 4),
+        "w2": (4, 2),
+    }
     groups = (
         units.UnitGroup("a", 4, (W("w0", 1),), (W("b0", 0),), (), (W("w1", 0),)),
         units.UnitGroup("b", 4, (W("w1", 1),), (W("b1", 0),), (), (W("w2", 0),)),

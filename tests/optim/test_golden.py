@@ -74,7 +74,7 @@ def make(meta, data, params):
     )
 
 
-def state_of(data, prefix, groups, fresh):
+def state_of(data, prefix, groups, fresh, decay_rate):
     """The loplax state that holds what the reference recorded."""
     per_group = lambda field, dtype: {
         group.name: jnp.asarray(data[f"{prefix}/{field}{i}"], dtype)
@@ -101,6 +101,10 @@ def state_of(data, prefix, groups, fresh):
         utility=per_group("util", jnp.float32),
         mean_activation=per_group("act", jnp.float32),
         age=per_group("age", jnp.int32),
+        discount={
+            name: jnp.float32(decay_rate) ** age
+            for name, age in per_group("age", jnp.float32).items()
+        },
         budget={name: jnp.stack([b, 0 * b]) for name, b in budget.items()},
     )
 
@@ -111,7 +115,7 @@ def test_one_step_of_the_reference(name, record):
     data = {k[3:]: v for k, v in data.items() if k.startswith(f"{record:02d}/")}
     params, x, y = params_of(data, "before"), data["x"], data["y"]
     groups, tx = make(meta, data, params)
-    state = state_of(data, "before", groups, tx.init(params))
+    state = state_of(data, "before", groups, tx.init(params), meta["decay_rate"])
     grads, features = jax.grad(loss, has_aux=True)(params, x, y, meta["loss"])
     updates, state = tx.update(grads, state, params, features=features)
     after = optax.apply_updates(params, updates)
@@ -119,7 +123,7 @@ def test_one_step_of_the_reference(name, record):
     close = lambda a, b, **kw: np.testing.assert_allclose(
         a, b, rtol=1e-6, atol=2e-7, **kw
     )
-    expected = state_of(data, "after", groups, state)
+    expected = state_of(data, "after", groups, state, meta["decay_rate"])
     for i, group in enumerate(groups):
         np.testing.assert_array_equal(
             np.flatnonzero(state.replaced[group.name]), data[f"replaced{i}"]

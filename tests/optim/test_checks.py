@@ -1,0 +1,141 @@
+"""Mistakes are errors in words, before anything is computed."""
+
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+
+from loplax import optim, units
+
+NAN, INF = float("nan"), float("inf")
+
+
+def make(net, name, **settings):
+    key = jax.random.key(0)
+    defaults = {
+        "continual_backprop": {"units": net.groups, "replacement_rate": 0.1, "key": key},
+        "redo": {"units": net.groups, "key": key},
+        "shrink_and_perturb": {"key": key},
+    }[name]
+    return getattr(optim, name)(optax.sgd(0.1), **defaults | settings)
+
+
+NUMBERS = [
+    ("continual_backprop", "replacement_rate", (-0.1, 1.1, NAN, INF)),
+    ("continual_backprop", "maturity_threshold", (-1, NAN)),
+    ("continual_backprop", "decay_rate", (-0.1, 1.0, NAN)),
+    ("continual_backprop", "max_replacements", (0, -1)),
+    ("redo", "threshold", (-0.1, NAN)),
+    ("redo", "period", (0, -5)),
+    ("redo", "decay_rate", (-0.1, 1.0)),
+    ("shrink_and_perturb", "shrink", (-0.1, 1.1, NAN)),
+    ("shrink_and_perturb", "perturb_scale", (-0.1, NAN, INF)),
+    ("shrink_and_perturb", "period", (0,)),
+]
+CASES = [(name, number, value) for name, number, values in NUMBERS for value in values]
+
+
+@pytest.mark.parametrize(("name", "number", "value"), CASES)
+def test_numbers_out_of_range(net, name, number, value):
+    """The message names the argument, the range and the value."""
+    with pytest.raises(ValueError, match=rf"{number} must be in \[.*, got {value}"):
+        make(net, name, **{number: value})
+
+
+def test_arrays_are_checked_like_numbers(net):
+    """Also all entries of an array that is not traced."""
+    with pytest.raises(ValueError, match="replacement_rate must be in"):
+        make(net, "continual_backprop", replacement_rate=jnp.array([0.1, 2.0]))
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "hint"),
+    [
+        ("utility", "contributions", "did you mean 'contribution'"),
+        ("utility", "adaptable", "did you mean 'adaptation'|'adaptable_contribution'"),
+        ("rate_of", "everything", "one of \\['eligible', 'all'\\]"),
+        ("rate_of", "eligble", "did you mean 'eligible'"),
+    ],
+)
+def test_unknown_names(net, field, value, hint):
+    """The nearest known name is offered."""
+    with pytest.raises(ValueError, match=hint) as error:
+        make(net, "continual_backprop", **{field: value})
+    assert repr(value) in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["continual_backprop", "redo", "shrink_and_perturb"])
+@pytest.mark.parametrize("key", [0, None, "old"])
+def test_untyped_keys(net, name, key):
+    """Old-style keys and seeds are refused, and the typed key is named."""
+    key = jax.random.PRNGKey(0) if key == "old" else key
+    with pytest.raises(ValueError, match=r"jax\.random\.key\(seed\)"):
+        make(net, name, key=key)
+
+
+@pytest.mark.parametrize("name", ["continual_backprop", "redo"])
+def test_units(net, name):
+    """No units, two groups of one name, or parameters that are not there."""
+    with pytest.raises(ValueError, match="no hidden layer"):
+        make(net, name, units=())
+    with pytest.raises(ValueError, match="names must differ, got \\['a', 'a'\\]"):
+        make(net, name, units=net.groups[:1] * 2)
+    tx = make(net, name)
+    params = net.random(0)
+    renamed = {k.replace("w1", "w1x"): v for k, v in params.items()}
+    with pytest.raises(ValueError, match="'w1' that params lack; nearest: .*'w1x'"):
+        tx.init(renamed)
+    wide = params | {"w0": jnp.zeros((3, 5))}
+    with pytest.raises(ValueError, match=r"axis 1 of 'w0' must have the 4 units .*\(3, 5\)"):
+        tx.init(wide)
+    with pytest.raises(ValueError, match="axis 1 of 'w0'"):
+        tx.init(params | {"w0": jnp.zeros(4)})
+    with pytest.raises(ValueError, match="axis 0 of 'b1'"):
+        tx.init(params | {"b1": jnp.zeros(3)})
+
+
+@pytest.mark.parametrize("name", ["continual_backprop", "redo"])
+def test_features(net, name):
+    """Features of a layer that are missing, of another size, or a scalar."""
+    tx, params, features = make(net, name), net.random(0), net.features(0)
+    state = jax.eval_shape(tx.init, params)
+
+    def update(features):
+        run = lambda state: tx.update(params, state, params, features=features)
+        return jax.eval_shape(run, state)
+
+    update(features | {"unknown layers": jnp.ones(3)})
+    with pytest.raises(ValueError, match="nothing for layer 'b', only for \\['a'\\]"):
+        update({"a": features["a"]})
+    with pytest.raises(ValueError, match="did you mean 'b_'"):
+        update({"a": features["a"], "b_": features["b"]})
+    with pytest.raises(ValueError, match=r"features\['a'\] must have shape \[..., 4\]"):
+        update(features | {"a": jnp.ones((5, 3))})
+    with pytest.raises(ValueError, match=r"must have shape \[..., 4\], got \(\)"):
+        update(features | {"a": jnp.ones(())})
+
+
+def test_l2_init_strength():
+    """Negative and non-finite strengths."""
+    for value in (-1e-3, NAN, INF):
+        with pytest.raises(ValueError, match="weight_decay must be in"):
+            optim.l2_init(value)
+
+
+def test_a_layer_of_one_unit():
+    """The smallest layer works like any other."""
+    w = units.WeightAxis
+    group = units.UnitGroup("a", 1, (w("w", 1),), (), (), (w("v", 0),))
+    tx = optim.continual_backprop(
+        optax.sgd(0.1),
+        [group],
+        replacement_rate=1.0,
+        maturity_threshold=0,
+        key=jax.random.key(0),
+    )
+    params = {"w": jnp.ones((2, 1)), "v": jnp.ones((1, 1))}
+    step = jax.jit(lambda: tx.update(params, tx.init(params), params, features=features))
+    features = {"a": jnp.ones((3, 1))}
+    updates, state = step()
+    assert state.replaced["a"].tolist() == [True]
+    assert updates["v"].item() == -1.0
