@@ -1,9 +1,7 @@
 """What the programs of all experiments share: devices, the sweep, and a table."""
 
-import contextlib
 import json
 import os
-import sys
 
 import jax
 import xarray
@@ -33,33 +31,16 @@ def devices(platform: str) -> list[jax.Device]:
     if platform not in PLATFORMS:
         raise ValueError(f"platform must be one of {PLATFORMS}, got {platform!r}.")
     logging.set_verbosity(logging.WARNING)  # jax reports every platform it tries
-    jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
+    linux = hasattr(os, "sched_getaffinity")
+    cores = len(os.sched_getaffinity(0)) if linux else os.cpu_count()
+    jax.config.update("jax_num_cpu_devices", cores)
     if platform != "auto":
         jax.config.update("jax_platforms", {"gpu": "cuda"}.get(platform, platform))
     try:
         return jax.devices()
-    except RuntimeError as error:
-        reason = str(error).splitlines()[0]
+    except (RuntimeError, AssertionError) as error:  # jax asserts there is a default
+        reason = (str(error) or "jax has no such device").splitlines()[0]
         raise ValueError(f"platform {platform!r} is not there: {reason}") from error
-
-
-def no_arguments(argv: list[str]) -> None:
-    """Raises ``ValueError`` if there are arguments that are no flags."""
-    if argv[1:]:
-        raise ValueError(
-            f"unexpected arguments {argv[1:]}; settings are --config.NAME=."
-        )
-
-
-@contextlib.contextmanager
-def clear_errors():
-    """Ends the program with one line where the user's input was bad."""
-    try:
-        yield
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit(130)
 
 
 def run(workdir, config, devices, *, method, segments, overwrite) -> xarray.Dataset:
@@ -79,11 +60,13 @@ def run(workdir, config, devices, *, method, segments, overwrite) -> xarray.Data
     Raises:
       ValueError: for anything in the configuration that cannot be run.
     """
-    names = tuple(config.methods)
+    names = method_names(config)
     for name in names:
         optim_checks.choice("methods", name, tuple(methods.SETTINGS))
     if len(set(names)) < len(names):
         raise ValueError(f"methods must differ, got {names}.")
+    if not 0 <= config.seed < 2**32:
+        raise ValueError(f"seed must be in [0, 2**32), got {config.seed}.")
     number, bins = segments
     on_cpu = devices[0].platform == "cpu"
     return sweep.run(
@@ -103,10 +86,17 @@ def run(workdir, config, devices, *, method, segments, overwrite) -> xarray.Data
     )
 
 
+def method_names(config) -> tuple[str, ...]:
+    """The methods of a configuration; a command line's ``bp,cbp`` comes as one word."""
+    return tuple(name for words in config.methods for name in words.split(","))
+
+
 def scientific(config) -> dict:
     """The configuration without what changes how a study runs but not its numbers."""
-    how = ("platform", "runs_per_block", "max_runs", "checkpoint_seconds")
-    fields = json.loads(config.to_json_best_effort())
+    how = ("platform", "runs_per_block", "max_runs", "unroll", "checkpoint_seconds")
+    fields = json.loads(config.to_json_best_effort()) | {
+        "methods": method_names(config)
+    }
     return {name: value for name, value in fields.items() if name not in how}
 
 
@@ -121,15 +111,18 @@ def table(dataset: xarray.Dataset, metric: str, bin_size: int) -> str:
     Returns:
       Mean over the seeds and its 95% bootstrap interval, as text.
     """
-    found = results.summary(dataset, metric, [0, -1])
+    last = dataset.sizes["bin"] - 1
+    titles = {last: "last", 0: f"first {bin_size:,} examples"}
+    found = results.summary(dataset, metric, sorted(titles))
     swept = plots.swept(dataset)
     frame = found.to_dataframe().reset_index()
     interval = "{mean:.3f} [{low:.3f}, {high:.3f}]".format_map
     frame["text"] = [interval(row) for row in frame.to_dict("records")]
-    titles = {0: f"first {bin_size:,} examples", dataset.sizes["bin"] - 1: "last"}
     frame["bin"] = frame["bin"].map(lambda i: titles[i])
     index = ["method", "setting", *swept, "diverged"]
     rows = frame.pivot(index=index, columns="bin", values="text")
-    rows = rows[list(titles.values())].reindex(dataset["method"].values, level="method")
+    rows = rows[[titles[i] for i in sorted(titles)]].reindex(
+        dataset["method"].values, level="method"
+    )
     rows = rows.reset_index().drop(columns="setting").rename_axis(columns=None)
     return rows.to_string(index=False)

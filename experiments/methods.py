@@ -43,6 +43,8 @@ def make(
     checks.choice("method", name, tuple(SETTINGS))
     checks.choice("optimizer", optimizer, tuple(OPTIMIZERS))
     for setting, value in hparams.items():
+        if setting in ("b1", "b2"):
+            checks.number(setting, value, 0, 1, below=True)
         checks.number(setting, value)
     hparams = dict(hparams)
     own = {setting: hparams.pop(setting) for setting in SETTINGS[name]}

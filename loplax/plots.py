@@ -72,7 +72,7 @@ def settings(
     Args:
       axes: where to draw.
       dataset: the results.
-      metric: the metric, lower is better.
+      metric: the metric, lower is better; methods that do not have it are left out.
       name: the swept setting.
       labels: what to call the methods in the legend.
 
@@ -83,6 +83,8 @@ def settings(
     values = np.unique(dataset[name])
     for i, method in enumerate(dataset["method"].values):
         line = found.isel(method=i)
+        if np.isnan(line["mean"]).all():
+            continue
         best = []
         for value in values:
             at = line.isel(setting=np.flatnonzero(dataset[name] == value))

@@ -88,7 +88,7 @@ def get_config(preset: str = "paper") -> ml_collections.ConfigDict:
     config.platform = "auto"  # auto, cpu, gpu or tpu
     config.runs_per_block = 0  # runs vmapped at once; 0: 32 on cpu, 1024 elsewhere
     config.max_runs = 0  # runs held in memory at once; 0: all
-    config.unroll = 0  # steps per loop iteration; 0: 1 on gpu and tpu, 2 on cpu
+    config.unroll = 0  # steps per loop iteration; 0: 2 on cpu, 1 elsewhere
     config.checkpoint_seconds = 30.0
 
     if preset == "laptop":
@@ -98,4 +98,4 @@ def get_config(preset: str = "paper") -> ml_collections.ConfigDict:
         config.methods = METHODS
         config.seeds, config.examples, config.bin = 3, 8_000, 2_000
         config.stream.period = 1_000
-    return config
+    return config.lock()

@@ -6,6 +6,7 @@ python -m experiments.slowly_changing_regression.plot WORKDIR
 import pathlib
 import sys
 
+from experiments import command_line
 from loplax import plots, results
 
 LABELS = {
@@ -37,7 +38,8 @@ def draw(workdir: str) -> list[str]:
       The files written.
 
     Raises:
-      ValueError: if there are no results.
+      FileNotFoundError: if there are no results.
+      OSError: if a figure cannot be written.
     """
     dataset = results.load(workdir)
     folder, written = pathlib.Path(workdir), []
@@ -79,4 +81,5 @@ def draw(workdir: str) -> list[str]:
 if __name__ == "__main__":
     if len(sys.argv) != 2:
         sys.exit(__doc__)
-    print(*draw(sys.argv[1]), sep="\n")
+    with command_line.clear_errors():
+        print(*draw(sys.argv[1]), sep="\n")

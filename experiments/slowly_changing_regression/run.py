@@ -5,6 +5,8 @@ import pathlib
 from absl import app, flags
 from ml_collections import config_flags
 
+from experiments import command_line
+
 HERE = pathlib.Path(__file__).parent
 CONFIG = config_flags.DEFINE_config_file(
     "config", f"{HERE / 'config.py'}:paper", "configuration: config.py:PRESET"
@@ -21,9 +23,9 @@ def main(argv: list[str]) -> None:
     from experiments import launch
     from experiments.slowly_changing_regression import plot, study
 
-    config = CONFIG.value
-    with launch.clear_errors():
-        launch.no_arguments(argv)
+    with command_line.clear_errors():
+        command_line.no_arguments(argv)
+        config = CONFIG.value
         devices = launch.devices(config.platform)
         dataset = launch.run(
             WORKDIR.value,
@@ -33,9 +35,9 @@ def main(argv: list[str]) -> None:
             segments=study.segments(config),
             overwrite=OVERWRITE.value,
         )
-    print(launch.table(dataset, "loss", config.bin))
-    print("figures:", *plot.draw(WORKDIR.value))
+        print(launch.table(dataset, "loss", config.bin))
+        print("figures:", *plot.draw(WORKDIR.value))
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=command_line.read_flags)

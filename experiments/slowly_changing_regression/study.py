@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from experiments import methods
 from loplax import nets, streams, sweep, train, units
+from loplax.optim import checks
 
 BINS_PER_SEGMENT = 5
 
@@ -61,11 +62,15 @@ def method(config, name: str) -> sweep.Method:
     Raises:
       ValueError: for anything in the configuration that cannot be run.
     """
+    checks.choice("optimizer", config.optimizer, tuple(methods.OPTIMIZERS))
+    if config.unroll < 0:
+        raise ValueError(f"unroll must be at least 0, got {config.unroll}.")
     task = problem(config, name)
-    if config.bin % task.stream.chunk or config.examples % config.bin:
+    bins, chunks = segments(config)[1], config.bin // task.stream.chunk
+    if config.bin % task.stream.chunk:
         raise ValueError(
-            f"examples ({config.examples}) must be a multiple of bin ({config.bin}), and "
-            f"bin of the {task.stream.chunk} examples drawn at once."
+            f"bin ({config.bin}) must be a multiple of the {task.stream.chunk} examples "
+            f"drawn at once (period is {config.stream.period})."
         )
     values = {**config, **config.get(config.optimizer, {}), **config.get(name, {})}
     used = methods.OPTIMIZERS[config.optimizer] + methods.SETTINGS[name]
@@ -74,14 +79,28 @@ def method(config, name: str) -> sweep.Method:
         for value in values if setting in used else ():
             task.make_tx(hparams | {setting: value}, jax.random.key(0))
     task.make_tx(hparams, jax.random.key(0))
-    bins, chunks = segments(config)[1], config.bin // task.stream.chunk
-    segment = functools.partial(train.segment, task, bins=bins, chunks=chunks)
+    segment = functools.partial(
+        train.segment,
+        task,
+        bins=bins,
+        chunks=chunks,
+        unroll=config.unroll or (2 if jax.default_backend() == "cpu" else 1),
+    )
     init = functools.partial(train.init, task)
     return sweep.Method(sweep.Learner(init, segment), hparams)
 
 
 def segments(config) -> tuple[int, int]:
-    """Number of segments of a run, and bins per segment."""
+    """Number of segments of a run, and bins per segment.
+
+    Raises:
+      ValueError: if the examples are not a whole number of bins.
+    """
+    if config.bin < 1 or config.examples < 1 or config.examples % config.bin:
+        raise ValueError(
+            f"examples ({config.examples}) must be a positive multiple of bin "
+            f"({config.bin})."
+        )
     bins = config.examples // config.bin
     per_segment = math.gcd(bins, BINS_PER_SEGMENT)
     return bins // per_segment, per_segment
@@ -92,10 +111,13 @@ def _static(config, name: str) -> dict:
     if name != "cbp":
         return {}
     rates = (*config.sweep.replacement_rate, config.cbp.replacement_rate)
+    for rate in rates:
+        checks.number("replacement_rate", rate, 0, 1)
+    most = math.ceil(max(rates) * max(config.hidden, default=0))
     return {
         "utility": config.cbp.utility,
         "accumulate": config.cbp.accumulate,
-        "max_replacements": math.ceil(max(rates) * max(config.hidden)),
+        "max_replacements": max(1, most),
     }
 
 

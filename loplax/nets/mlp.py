@@ -64,6 +64,9 @@ class MLP(nn.Module):
       activation: a name in ``ACTIVATIONS``.
       small: whether to compute the layers as `units.sum_of_products`.
 
+    Raises:
+      ValueError: for an unknown activation, or a layer without units.
+
     Example:
       >>> import jax, jax.numpy as jnp
       >>> net = MLP(hidden=(5,), outputs=1)
@@ -76,6 +79,21 @@ class MLP(nn.Module):
     outputs: int
     activation: str = "relu"
     small: bool = False
+
+    def __post_init__(self):
+        """Checks the attributes."""
+        if self.activation not in ACTIVATIONS:
+            raise ValueError(
+                f"activation must be one of {list(ACTIVATIONS)}, got "
+                f"{self.activation!r}."
+            )
+        sizes = (*self.hidden, self.outputs)
+        if not all(isinstance(size, int) and size >= 1 for size in sizes):
+            raise ValueError(
+                f"hidden and outputs must be integers of at least 1, got "
+                f"hidden={self.hidden}, outputs={self.outputs}."
+            )
+        super().__post_init__()
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:

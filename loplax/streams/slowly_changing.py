@@ -1,5 +1,6 @@
 """The slowly-changing regression problem: old inputs never come back for long."""
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -85,6 +86,8 @@ def slowly_changing_regression(
     for name, value in (("period", period), ("units", units)):
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}.")
+    if not math.isfinite(beta):
+        raise ValueError(f"beta must be finite, got {beta}.")
     if flip not in ("all", "one"):
         raise ValueError(f"flip must be 'all' or 'one', got {flip!r}.")
     chunk = next(n for n in range(min(period, MAX_CHUNK), 0, -1) if period % n == 0)

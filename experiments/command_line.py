@@ -1,0 +1,50 @@
+"""What a program does before jax is imported: it reads flags, and reports bad input."""
+
+import contextlib
+import sys
+
+from absl import flags
+
+
+@contextlib.contextmanager
+def clear_errors():
+    """Ends the program with one line where the user's input was bad."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {' '.join(str(error).split())}")
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def read_flags(argv: list[str]) -> list[str]:
+    """Reads the flags, for ``app.run(main, flags_parser=read_flags)``.
+
+    A flag that is unknown, or whose value is bad, ends the program with one line, and
+    ``--help`` ends it with status 0.
+
+    Args:
+      argv: the command line.
+
+    Returns:
+      What is left of it; see `no_arguments`.
+    """
+    try:
+        return flags.FLAGS(argv)
+    except (flags.Error, AttributeError, TypeError, ValueError) as error:
+        lines = str(error.args[0]).strip().splitlines()
+        # ml_collections puts the traceback of a bad preset into the message.
+        reason = lines[-1:] if any("Traceback" in line for line in lines) else lines
+        sys.exit(
+            f"error: {' '.join(' '.join(reason).split())} (--help lists the flags)"
+        )
+    except SystemExit:  # absl ends --help with status 1
+        sys.exit(0)
+
+
+def no_arguments(argv: list[str]) -> None:
+    """Raises ``ValueError`` if there are arguments that are no flags."""
+    if argv[1:]:
+        raise ValueError(
+            f"unexpected arguments {argv[1:]}; settings are --config.NAME=."
+        )
