@@ -2,7 +2,8 @@
 
 ``features`` is always the matrix of activations on a probe batch, ``[examples, units]``
 (leading axes are flattened). Several names are used for more than one quantity in the
-literature; each docstring gives the formula used here.
+literature; each docstring gives the formula used here. Features that are not all finite
+give NaN, and -1 where the result is an integer.
 """
 
 import jax
@@ -11,6 +12,10 @@ import jax.numpy as jnp
 
 def _matrix(features: jax.Array) -> jax.Array:
     return features.reshape(-1, features.shape[-1]).astype(jnp.float32)
+
+
+def _if_finite(features: jax.Array, fraction: jax.Array) -> jax.Array:
+    return jnp.where(jnp.all(jnp.isfinite(features)), fraction, jnp.nan)
 
 
 def dead_fraction(features: jax.Array) -> jax.Array:
@@ -27,7 +32,8 @@ def dead_fraction(features: jax.Array) -> jax.Array:
       >>> float(dead_fraction(jnp.array([[0.0, 1.0], [0.0, 0.0]])))
       0.5
     """
-    return jnp.mean(jnp.all(_matrix(features) == 0, axis=0))
+    dead = jnp.all(_matrix(features) == 0, axis=0)
+    return _if_finite(features, jnp.mean(dead))
 
 
 def dormant_fraction(features: jax.Array, threshold: float = 0.1) -> jax.Array:
@@ -48,7 +54,8 @@ def dormant_fraction(features: jax.Array, threshold: float = 0.1) -> jax.Array:
       0.25
     """
     magnitude = jnp.mean(jnp.abs(_matrix(features)), axis=0)
-    return jnp.mean(magnitude <= threshold * jnp.mean(magnitude))
+    dormant = magnitude <= threshold * jnp.mean(magnitude)
+    return _if_finite(features, jnp.mean(dormant))
 
 
 def saturated_fraction(features: jax.Array, threshold: float = 0.9) -> jax.Array:
@@ -66,7 +73,8 @@ def saturated_fraction(features: jax.Array, threshold: float = 0.9) -> jax.Array
       >>> float(saturated_fraction(jnp.array([[0.95, -0.99], [0.0, 0.1]])))
       0.5
     """
-    return jnp.mean(jnp.abs(_matrix(features)) > threshold)
+    saturated = jnp.abs(_matrix(features)) > threshold
+    return _if_finite(features, jnp.mean(saturated))
 
 
 def effective_rank(features: jax.Array) -> jax.Array:
@@ -86,8 +94,9 @@ def effective_rank(features: jax.Array) -> jax.Array:
       4.0
     """
     sigma = _singular_values(features)
-    p = sigma / jnp.maximum(jnp.sum(sigma), jnp.finfo(sigma.dtype).tiny)
-    return jnp.where(sigma[0] > 0, jnp.exp(jnp.sum(jax.scipy.special.entr(p))), 0.0)
+    p = sigma / jnp.maximum(jnp.sum(sigma), 1)
+    rank = jnp.exp(jnp.sum(jax.scipy.special.entr(p)))
+    return jnp.where(sigma[0] == 0, 0.0, rank)
 
 
 def approximate_rank(features: jax.Array, fraction: float = 0.99) -> jax.Array:
@@ -142,9 +151,7 @@ def stable_rank(features: jax.Array) -> jax.Array:
       >>> float(stable_rank(jnp.diag(jnp.array([2.0, 1.0]))))
       1.25
     """
-    energy = _singular_values(features) ** 2
-    top = jnp.maximum(energy[0], jnp.finfo(energy.dtype).tiny)
-    return jnp.sum(energy) / top
+    return jnp.sum(_singular_values(features) ** 2)
 
 
 def weight_magnitude(params) -> jax.Array:
@@ -166,13 +173,16 @@ def weight_magnitude(params) -> jax.Array:
 
 
 def _singular_values(features: jax.Array) -> jax.Array:
-    """Singular values, largest first; all NaN if some feature is not finite."""
-    return jnp.linalg.svd(_matrix(features), compute_uv=False)
+    """Singular values over the largest, in descending order.
+
+    All 0 for an all-zero matrix, all NaN if some feature is not finite.
+    """
+    sigma = jnp.linalg.svd(_matrix(features), compute_uv=False)
+    return sigma / jnp.where(sigma[0] == 0, 1, sigma[0])
 
 
 def _count_to(values: jax.Array, fraction: float) -> jax.Array:
-    share = jnp.cumsum(values) / jnp.maximum(
-        jnp.sum(values), jnp.finfo(values.dtype).tiny
-    )
-    rank = jnp.sum(share < fraction) + 1
-    return jnp.where(values[0] > 0, jnp.minimum(rank, len(values)), 0)
+    share = jnp.cumsum(values) / jnp.maximum(jnp.sum(values), 1)
+    rank = jnp.minimum(jnp.sum(share < fraction) + 1, len(values))
+    rank = jnp.where(values[0] == 0, 0, rank)
+    return jnp.where(jnp.isnan(values[0]), -1, rank)

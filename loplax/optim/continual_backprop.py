@@ -16,7 +16,8 @@ class ContinualBackpropState(NamedTuple):
     """State of `continual_backprop`; every dict holds one array per group name.
 
     Attributes:
-      inner: state of the inner optimiser.
+      inner: state of the inner optimiser; for the units in ``replaced`` it is reset when
+        the next update begins.
       utility: running mean of the instantaneous utility, float32 ``[size]``.
       mean_activation: running mean of the activation, float32 ``[size]``.
       age: steps since the unit was last replaced, int32 ``[size]``.
@@ -194,8 +195,13 @@ def continual_backprop(
     def update(grads, state, params=None, *, features, **extra_args):
         checks.given_params(params)
         activations = checks.activations(groups, features)
+        inner_state = state.inner
+        if reset_inner:
+            inner_state = replacement.reset_state(
+                inner, inner_state, groups, state.replaced, params
+            )
         updates, inner_state = inner.update(
-            grads, state.inner, params, features=features, **extra_args
+            grads, inner_state, params, features=features, **extra_args
         )
         weights = replacement.by_path(optax.apply_updates(params, updates)).leaves
         layers, rations = {}, {}
@@ -230,9 +236,7 @@ def continual_backprop(
             updates = replacement.transfer_means(
                 groups, chosen.replaced, means, weights, updates
             )
-        updates, inner_state = replacement.carry_out(
-            groups, chosen, inner if reset_inner else None, params, updates, inner_state
-        )
+        updates = replacement.replace_weights(groups, chosen, params, updates)
         restart = lambda field, value=0: {
             name: jnp.where(chosen.replaced[name], value, getattr(layer, field))
             for name, layer in layers.items()

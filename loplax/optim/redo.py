@@ -13,7 +13,8 @@ class RedoState(NamedTuple):
     """State of `redo`; every dict holds one array per group name.
 
     Attributes:
-      inner: state of the inner optimiser.
+      inner: state of the inner optimiser; for the units in ``replaced`` it is reset when
+        the next update begins.
       magnitude: running mean of |activation|, float32 ``[size]``.
       replaced: units replaced at the last step, bool ``[size]``.
       count: steps taken, int32 scalar.
@@ -108,8 +109,13 @@ def redo(
     def update(grads, state, params=None, *, features, **extra_args):
         checks.given_params(params)
         activations = checks.activations(groups, features)
+        inner_state = state.inner
+        if reset_inner:
+            inner_state = replacement.reset_state(
+                inner, inner_state, groups, state.replaced, params
+            )
         updates, inner_state = inner.update(
-            grads, state.inner, params, features=features, **extra_args
+            grads, inner_state, params, features=features, **extra_args
         )
         count = optax.safe_increment(state.count)
         due = count % period == 0
@@ -136,9 +142,7 @@ def redo(
             key=state.key,
             count=count,
         )
-        updates, inner_state = replacement.carry_out(
-            groups, chosen, inner if reset_inner else None, params, updates, inner_state
-        )
+        updates = replacement.replace_weights(groups, chosen, params, updates)
         forget = lambda name, x: jnp.where(chosen.replaced[name], 0, x)
         magnitude = {name: forget(name, x) for name, x in magnitude.items()}
         state = RedoState(inner_state, magnitude, chosen.replaced, count, state.key)

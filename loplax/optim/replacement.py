@@ -240,29 +240,6 @@ def choose(
     return when_any(body)(due, operands, number, jax.random.clone(key), count)
 
 
-def carry_out(groups, chosen: Replacement, inner, params, updates, inner_state):
-    """Replaces the chosen units in the updates and in the inner optimiser's state.
-
-    Args:
-      groups: the ``UnitGroup`` records.
-      chosen: what to replace, and with what.
-      inner: the inner optimiser, or ``None`` to leave its state alone.
-      params: parameters before the step.
-      updates: the inner optimiser's updates.
-      inner_state: its state after the step.
-
-    Returns:
-      ``(updates, inner_state)``.
-    """
-    updates, touched = replace_weights(groups, chosen, params, updates)
-    if inner is not None:
-        fresh = inner.init(optax.apply_updates(params, updates))
-        inner_state = reset_state(
-            inner, inner_state, fresh, chosen.replaced, params, touched
-        )
-    return updates, inner_state
-
-
 def replace_weights(groups, replacement: Replacement, params, updates):
     """Changes ``updates`` so that applying them replaces the chosen units.
 
@@ -273,18 +250,15 @@ def replace_weights(groups, replacement: Replacement, params, updates):
       updates: the inner optimiser's updates.
 
     Returns:
-      ``(updates, touched)``: the new updates, and for every path of a touched parameter
-      the mask of its weights that were set, broadcastable to it.
+      The updates.
     """
     old, new = by_path(params).leaves, by_path(updates)
-    touched = {}
 
     def assign(axis, group, value):
         mask = axis.spread(replacement.replaced[group.name], old[axis.path].shape)
         update = new.leaves[axis.path]
         change = (value - old[axis.path]).astype(update.dtype)
         new.leaves[axis.path] = jnp.where(mask, change, update)
-        touched[axis.path] = touched.get(axis.path, False) | mask
 
     for group in groups:
         for axis in group.outgoing:
@@ -300,7 +274,7 @@ def replace_weights(groups, replacement: Replacement, params, updates):
                 column = replacement.column[group.name]
                 value = jnp.take(value, column, axis=axis.axis)
             assign(axis, group, value)
-    return new.unflatten(), touched
+    return new.unflatten()
 
 
 def transfer_means(groups, replaced: Mapping, means: Mapping, weights, updates):
@@ -328,8 +302,11 @@ def transfer_means(groups, replaced: Mapping, means: Mapping, weights, updates):
     return new.unflatten()
 
 
-def reset_state(inner, state, fresh, replaced: Mapping, params, touched: Mapping):
+def reset_state(inner, state, groups, replaced: Mapping, params):
     """Gives the inner optimiser's state of replaced weights and units its first value.
+
+    Called before the next step instead of after the replacement, the reset is fused into
+    the inner optimiser's own pass over its state.
 
     State with a parameter's structure but another shape than the parameter (Adafactor's
     factored moments) belongs to no single weight and is left as it is.
@@ -337,15 +314,18 @@ def reset_state(inner, state, fresh, replaced: Mapping, params, touched: Mapping
     Args:
       inner: the inner optimiser.
       state: its state.
-      fresh: ``inner.init`` of the parameters after the replacement.
+      groups: the ``UnitGroup`` records.
       replaced: per group name, which units were replaced, bool ``[size]``.
-      params: the parameters, for their shapes.
-      touched: per parameter path, the mask of the weights that were set.
+      params: the parameters after the replacement.
 
     Returns:
-      The state, with the value of ``fresh`` at these weights and units.
+      The state, with the value of ``inner.init(params)`` at these weights and units.
     """
-    paths = by_path(params)
+    paths, touched = by_path(params), {}
+    for group in groups:
+        for axis in group.incoming + group.biases + group.scales + group.outgoing:
+            mask = axis.spread(replaced[group.name], paths.leaves[axis.path].shape)
+            touched[axis.path] = touched.get(axis.path, False) | mask
     masks = jax.tree.unflatten(
         paths.treedef, [_Mask(touched.get(path), x) for path, x in paths.leaves.items()]
     )
@@ -358,6 +338,7 @@ def reset_state(inner, state, fresh, replaced: Mapping, params, touched: Mapping
         transform_non_params=lambda _: _Mask(None, None),
         is_leaf=absent,
     )
+    fresh = inner.init(params)
     state = jax.tree.map(_Mask.select, masks, fresh, state)
     return jax.tree.map(
         lambda fresh, value: _reset_units(fresh, value, replaced),

@@ -65,7 +65,7 @@ def no_key_reuse():
         yield
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def quick_compile():
     """Compiles with few optimisations: most tests compile more than they compute."""
     before = jax.config.read("jax_disable_most_optimizations")

@@ -8,8 +8,6 @@ import pytest
 
 from loplax import optim, units
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 STEPS, PERIOD, LR = 9, 5, 0.1
 DEAD = {"a": 1, "b": 2}
 
@@ -65,8 +63,8 @@ def test_optax_adam_while_nothing_is_replaced(net, wrap, rate):
 def test_a_replaced_unit_starts_as_a_fresh_adam(net):
     """After a replacement its weights move as under a new Adam, all others as before.
 
-    The trap: moments reset without the count of the bias correction. A first step is then
-    not of size lr. The unit's incoming and outgoing weights and its bias all count.
+    The trap: moments reset without the count of the bias correction, so that a first
+    step is not of size lr. The unit's incoming and outgoing weights and its bias count.
     """
     tx = optim.redo(
         optim.adam(LR, net.groups),

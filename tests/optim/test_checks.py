@@ -13,7 +13,11 @@ NAN, INF = float("nan"), float("inf")
 def make(net, name, **settings):
     key = jax.random.key(0)
     defaults = {
-        "continual_backprop": {"units": net.groups, "replacement_rate": 0.1, "key": key},
+        "continual_backprop": {
+            "units": net.groups,
+            "replacement_rate": 0.1,
+            "key": key,
+        },
         "redo": {"units": net.groups, "key": key},
         "shrink_and_perturb": {"key": key},
     }[name]
@@ -86,7 +90,9 @@ def test_units(net, name):
     with pytest.raises(ValueError, match="'w1' that params lack; nearest: .*'w1x'"):
         tx.init(renamed)
     wide = params | {"w0": jnp.zeros((3, 5))}
-    with pytest.raises(ValueError, match=r"axis 1 of 'w0' must have the 4 units .*\(3, 5\)"):
+    with pytest.raises(
+        ValueError, match=r"axis 1 of 'w0' must have the 4 units .*\(3, 5\)"
+    ):
         tx.init(wide)
     with pytest.raises(ValueError, match="axis 1 of 'w0'"):
         tx.init(params | {"w0": jnp.zeros(4)})
@@ -134,7 +140,9 @@ def test_a_layer_of_one_unit():
         key=jax.random.key(0),
     )
     params = {"w": jnp.ones((2, 1)), "v": jnp.ones((1, 1))}
-    step = jax.jit(lambda: tx.update(params, tx.init(params), params, features=features))
+    step = jax.jit(
+        lambda: tx.update(params, tx.init(params), params, features=features)
+    )
     features = {"a": jnp.ones((3, 1))}
     updates, state = step()
     assert state.replaced["a"].tolist() == [True]

@@ -12,8 +12,6 @@ from hypothesis import strategies as st
 
 from loplax import optim, units
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 STEPS = 30
 zeros = jax.nn.initializers.zeros
 
@@ -22,8 +20,8 @@ zeros = jax.nn.initializers.zeros
 def compiled(net, steps=STEPS, **settings):
     """Jitted ``(params, features, seed, **numbers) -> (params, state)`` of all steps.
 
-    The inner optimiser does nothing, so replacements alone move the parameters; they draw
-    zeros unless told otherwise, which compiles faster.
+    The inner optimiser does nothing, so replacements alone move the parameters; they
+    draw zeros unless told otherwise, which compiles faster.
     """
     static = {"initializer": zeros, "max_replacements": 4} | settings
 
@@ -51,7 +49,9 @@ def compiled(net, steps=STEPS, **settings):
     return run
 
 
-def play(net, rate, threshold=0, decay=0.9, *, seed=0, features=None, params=None, **kw):
+def play(
+    net, rate, threshold=0, decay=0.9, *, seed=0, features=None, params=None, **kw
+):
     """Runs once; returns all parameters and states as NumPy arrays."""
     run = compiled(net, **kw)
     features = net.features(seed, (STEPS,)) if features is None else features
@@ -67,7 +67,9 @@ VARIANTS = [("eligible", 4), ("eligible", 1), ("eligible", 2), ("all", 4), ("all
 
 @pytest.mark.parametrize(("rate_of", "most"), VARIANTS)
 @hypothesis.given(
-    rate=st.floats(0, 1, width=32), threshold=st.integers(0, 12), seed=st.integers(0, 99)
+    rate=st.floats(0, 1, width=32),
+    threshold=st.integers(0, 12),
+    seed=st.integers(0, 99),
 )
 @hypothesis.settings(
     max_examples=25,
@@ -103,10 +105,12 @@ def test_law_of_the_budget(net, rate_of, most, rate, threshold, seed):
 
 @pytest.mark.parametrize("rate_of", ["eligible", "all"])
 def test_no_layer_is_wiped_at_maturity(net, rate_of):
-    """The trap: a budget that grew for the whole youth of a layer empties it at once."""
+    """The trap: a budget that grew in a layer's youth empties the layer at once."""
     _, state = play(net, 0.3, 20, rate_of=rate_of)
     for name in "ab":
-        assert not np.any(state.budget[name][:20]) and not np.any(state.replaced[name][:20])
+        assert not np.any(state.budget[name][:20]) and not np.any(
+            state.replaced[name][:20]
+        )
         assert state.replaced[name][20].sum() == 1  # 4 x 0.3 = 1.2
 
 
@@ -159,7 +163,10 @@ def test_tiny_rates_add_up(net):
     def run():
         state = tx.init(params)
         state = state._replace(budget={"a": jnp.array([0.9999, 0.0])})
-        step = lambda s, _: (tx.update(params, s, params, features=features)[1], s.replaced)
+        step = lambda s, _: (
+            tx.update(params, s, params, features=features)[1],
+            s.replaced,
+        )
         last, replaced = jax.lax.scan(step, state, length=steps)
         return last.budget["a"], replaced["a"]
 
@@ -176,7 +183,9 @@ def test_rate_zero_never_replaces(net):
     assert not any(np.any(x) for x in state.replaced.values())
     before = net.random(0)
     for name, values in params.items():
-        np.testing.assert_array_equal(values, np.broadcast_to(before[name], values.shape))
+        np.testing.assert_array_equal(
+            values, np.broadcast_to(before[name], values.shape)
+        )
 
 
 def test_without_accumulation_chance_decides(net):
@@ -216,7 +225,7 @@ def test_random_utility_is_independent_of_chance(net):
 
 
 def test_the_least_useful_units_go(net):
-    """The k units of lowest utility are replaced. The trap: top-k with the wrong sign."""
+    """The k units of lowest utility go. The trap: top-k with the wrong sign."""
     for seed in range(20):
         params, features = net.random(seed), net.features(seed, (STEPS,))
         _, state = play(net, 0.5, decay=0.0, seed=seed)
@@ -238,8 +247,8 @@ def test_equal_units(net):
 def test_a_unit_just_matured_is_not_replaced_at_once(net):
     """The ranking is bias-corrected. The trap: ranking by the raw running average.
 
-    Unit 3 is replaced at step 4 and is then the most useful one; when it matures, its raw
-    average is still the lowest, having started from 0.
+    Unit 3 is replaced at step 4 and is then the most useful one; when it matures, its
+    raw average is still the lowest, having started from 0.
     """
     columns = jnp.array([1.0, 1.05, 1.0, 4.0])  # utility 1 / mean|W_in|
     params = net.random(0) | {"w0": jnp.tile(columns, (3, 1))}
@@ -311,11 +320,13 @@ def test_infinite_weights_never_win(net):
 
 
 def test_zero_incoming_weights_never_win(net):
-    """1 / mean|W_in| of a unit without incoming weights is infinite: it is left alone."""
+    """1 / mean|W_in| of a unit without incoming weights is infinite; it stays."""
     params = net.random(0)
     params["w0"] = params["w0"].at[:, 1].set(0.0)
     constant = jax.nn.initializers.constant(1.0)
-    _, state = play(net, 0.25, params=params, utility="adaptation", initializer=constant)
+    _, state = play(
+        net, 0.25, params=params, utility="adaptation", initializer=constant
+    )
     assert not np.any(state.replaced["a"][:, 1])
     assert state.replaced["a"].sum() >= 0.25 * 3 * STEPS - 1
 
@@ -347,7 +358,7 @@ def test_a_replaced_unit_starts_from_nothing(net):
 
 
 def test_update_returns_updates(net):
-    """Updates, not parameters: 0 where nothing changes. (The trap makes chains fail.)"""
+    """Updates, 0 where nothing changes. The trap: parameters, which do not chain."""
     tx = optim.continual_backprop(
         optax.set_to_zero(),
         net.groups,
@@ -357,7 +368,9 @@ def test_update_returns_updates(net):
         key=jax.random.key(0),
     )
     params = jax.tree.map(lambda p: p + 100.0, net.random(0))
-    step = jax.jit(lambda: tx.update(params, tx.init(params), params, features=features))
+    step = jax.jit(
+        lambda: tx.update(params, tx.init(params), params, features=features)
+    )
     features = net.features(0)
     updates, state = step()
     for name, own in net.owned(state.replaced).items():
@@ -458,8 +471,9 @@ def test_a_saved_run_goes_on_as_the_same_run(net):
     leaves = [np.array(leaf) for leaf in jax.tree.leaves((carry[0], saved))]
     like = jax.eval_shape(lambda: (carry[0], saved))
     restored = jax.tree.unflatten(jax.tree.structure(like), map(jnp.asarray, leaves))
-    restored = restored[0], restored[1]._replace(
-        key=jax.random.wrap_key_data(restored[1].key)
+    restored = (
+        restored[0],
+        restored[1]._replace(key=jax.random.wrap_key_data(restored[1].key)),
     )
     (again, state_again), _ = run(restored, part(STEPS // 2, STEPS))
     jax.tree.map(np.testing.assert_array_equal, again, params)

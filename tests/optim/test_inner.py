@@ -1,7 +1,7 @@
 """The inner optimiser: its state starts again for replaced weights, and only there.
 
-At step ``STEPS`` one unit of each layer is replaced. The same program with a replacement
-rate of 0 says what everything else must be, to the bit.
+At step ``STEPS`` one unit of each layer is replaced. The same program with a
+replacement rate of 0 says what everything else must be, to the bit.
 """
 
 import re
@@ -13,8 +13,7 @@ import optax
 import pytest
 
 from loplax import optim
-
-pytestmark = pytest.mark.usefixtures("quick_compile")
+from loplax.optim import replacement
 
 STEPS = 4
 DEAD = {"a": 1, "b": 2}
@@ -92,7 +91,11 @@ def play(net, inner, rates=(0.25, 0.0), steps=STEPS, **settings):
       Per rate: the last parameters, state and updates.
     """
     inputs = (net.random(1, (steps,)), net.features(2, (steps,), silent=DEAD))
-    settings = {"maturity_threshold": STEPS - 1, "key": jax.random.key(0)} | settings
+    settings = settings | {
+        "maturity_threshold": STEPS - 1,
+        "initializer": jax.nn.initializers.constant(0.5),
+        "key": jax.random.key(0),
+    }
 
     @jax.jit
     def run(rate, params, inputs):
@@ -107,19 +110,30 @@ def play(net, inner, rates=(0.25, 0.0), steps=STEPS, **settings):
             return (optax.apply_updates(params, updates), state, updates), None
 
         zeros = jax.tree.map(jnp.zeros_like, params)
-        return jax.lax.scan(step, (params, tx.init(params), zeros), inputs)[0]
+        carry, _ = jax.lax.scan(step, (params, tx.init(params), zeros), inputs)
+        params, state, updates = carry
+        if settings.get("reset_inner", True):
+            # What the next update begins with.
+            begun = replacement.reset_state(
+                inner, state.inner, net.groups, state.replaced, params
+            )
+            state = state._replace(inner=begun)
+        return params, state, updates
 
-    return [run(rate, net.random(0), inputs) for rate in rates]
+    results = [run(rate, net.random(0), inputs) for rate in rates]
+    return jax.tree.map(to_numpy, results)
+
+
+def to_numpy(leaf):
+    """As NumPy array; a key as its numbers."""
+    is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return np.asarray(jax.random.key_data(leaf) if is_key else leaf)
 
 
 def by_path(state):
-    """The arrays of a state by path; keys as numbers."""
-    named = {}
-    for path, leaf in jax.tree_util.tree_flatten_with_path(state)[0]:
-        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-            leaf = jax.random.key_data(leaf)
-        named[jax.tree_util.keystr(path)] = np.asarray(leaf)
-    return named
+    """The arrays of a state by path."""
+    leaves = jax.tree_util.tree_flatten_with_path(state)[0]
+    return {jax.tree_util.keystr(path): to_numpy(leaf) for path, leaf in leaves}
 
 
 def parameter_of(path):

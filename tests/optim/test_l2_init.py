@@ -61,7 +61,7 @@ def test_from_zero_it_is_weight_decay(net):
 
 
 def test_weights_return(net):
-    """Without other gradients SGD brings (1 - 2 lr strength) of the distance per step."""
+    """Alone, SGD leaves (1 - 2 lr strength) of the distance at each step."""
     first, start = net.random(0), net.random(1)
     tx = optax.chain(optim.l2_init(0.5), optax.sgd(0.1))
 

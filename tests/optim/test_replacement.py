@@ -1,4 +1,4 @@
-"""The weights of a replaced unit: old ones gone, new ones from the right distribution."""
+"""The weights of a replaced unit: what they become, and how they are drawn."""
 
 import jax
 import jax.numpy as jnp
@@ -7,8 +7,6 @@ import optax
 import pytest
 
 from loplax import optim, units
-
-pytestmark = pytest.mark.usefixtures("quick_compile")
 
 W = units.WeightAxis
 init = jax.nn.initializers
@@ -30,7 +28,7 @@ def replace(params, groups, features, key=None, **settings):
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_weights_of_a_replaced_unit(net, dtype):
-    """Outgoing weights and biases are exactly 0, scales 1, incoming ones new and bounded.
+    """Outgoing weights and biases are exactly 0, scales 1, incoming weights new.
 
     The trap: outgoing weights drawn instead of zeroed.
     """
@@ -49,7 +47,7 @@ def test_weights_of_a_replaced_unit(net, dtype):
     np.testing.assert_allclose(after["scale"], [2.97, 1.0, 2.97, 2.97], rtol=1e-2)
     assert abs(after["scale"][1] - 1) < 1e-6
     drawn = {"w0": after["w0"][:, 1], "w1": after["w1"][:, 2]}
-    for name, column in drawn.items():
+    for column in drawn.values():
         bound = np.sqrt(6 / column.size)  # he_uniform
         assert np.all(np.abs(column) <= bound * 1.01)
         assert len(np.unique(np.abs(column))) == column.size
@@ -90,7 +88,9 @@ def test_draws_are_all_different(net):
 
     features = net.features(0)
     draws = [run(net.random(0), features, jax.random.key(seed)) for seed in (0, 1)]
-    columns = [np.asarray(w)[:3, unit] for w in jax.tree.leaves(draws) for unit in range(4)]
+    columns = [
+        np.asarray(w)[:3, unit] for w in jax.tree.leaves(draws) for unit in range(4)
+    ]
     assert len(columns) == 2 * 2 * 2 * 4
     for i, a in enumerate(columns):
         assert len(np.unique(a)) == 3
@@ -188,8 +188,10 @@ def test_a_recurrent_weight_may_be_incoming_and_outgoing():
 def test_other_containers(make):
     """Parameters may be any tree; paths join its keys with a slash."""
     w, v = jnp.ones((3, 4)), jnp.ones((4, 2))
-    params = {"tuple": (w, [v]), "nested": {"a": {"kernel": w}, "b": {"kernel": v}}}[make]
-    incoming, outgoing = {"tuple": ("0", "1/0"), "nested": ("a/kernel", "b/kernel")}[make]
+    if make == "tuple":
+        params, incoming, outgoing = (w, [v]), "0", "1/0"
+    else:
+        params, incoming, outgoing = {"a": {"w": w}, "b": {"w": v}}, "a/w", "b/w"
     group = units.UnitGroup("h", 4, (W(incoming, 1),), (), (), (W(outgoing, 0),))
     features = {"h": jnp.ones((2, 4)).at[:, 2].set(0.0)}
     after, _ = replace(params, [group], features, initializer=init.constant(5.0))

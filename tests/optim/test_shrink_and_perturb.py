@@ -1,4 +1,4 @@
-"""shrink_and_perturb: theta <- shrink * theta + update + noise, every ``period`` steps."""
+"""shrink_and_perturb: theta <- shrink * theta + update + noise, at every period."""
 
 import functools
 
@@ -9,8 +9,6 @@ import optax
 import pytest
 
 from loplax import optim
-
-pytestmark = pytest.mark.usefixtures("quick_compile")
 
 STEPS = 10
 close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6)
@@ -57,7 +55,7 @@ def test_without_noise_and_shrinking(net):
 
 
 def test_torch_style_weight_decay(net):
-    """Around SGD, shrink = 1 - lr * decay is L2 regularisation added to the gradient."""
+    """Around SGD, shrink = 1 - lr * decay is L2 regularisation in the gradient."""
     params, grads = net.random(0), net.random(1, (STEPS,))
     sgd = optax.sgd(0.1)
     numbers = {"shrink": 1 - 0.1 * 0.2, "perturb_scale": 0.0, "period": 1}
@@ -69,7 +67,7 @@ def test_torch_style_weight_decay(net):
 
 @pytest.mark.parametrize("period", [1, 3])
 def test_shrinking_every_period(net, period):
-    """Multiples of the period shrink the old weights; the update itself is not shrunk."""
+    """Multiples of the period shrink the old weights, never the update."""
     params, grads = net.random(0), net.random(1, (STEPS,))
     numbers = {"shrink": 0.5, "perturb_scale": 0.0, "period": period}
     ours, _ = compiled(optax.sgd(0.1))(params, grads, 0, **numbers)
@@ -114,7 +112,9 @@ def test_noise_only_every_period(net):
         path = np.concatenate([params[name][None], p])
         moved = (np.diff(path, axis=0) != 0).reshape(STEPS, -1)
         np.testing.assert_array_equal(moved.any(axis=1), moved.all(axis=1))
-        np.testing.assert_array_equal(moved.all(axis=1), np.arange(1, STEPS + 1) % 4 == 0)
+        np.testing.assert_array_equal(
+            moved.all(axis=1), np.arange(1, STEPS + 1) % 4 == 0
+        )
 
 
 def test_the_inner_state_is_not_perturbed(net):

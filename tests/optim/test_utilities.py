@@ -1,15 +1,12 @@
 """Utilities: every formula, on every kind of layer, against loops in NumPy."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
 from loplax import optim, units
 from loplax.optim import utilities
-
-pytestmark = pytest.mark.usefixtures("quick_compile")
 
 W = units.WeightAxis
 N, STEPS, DECAY, LR = 4, 3, 0.8, 0.1
