@@ -45,11 +45,13 @@ class Grouping(NamedTuple):
       devices: devices among which the runs are divided.
       runs_per_block: runs that a device vmaps.
       max_runs: runs held at once; all of a method if None.
+      compiler_options: options for ``jax.jit``.
     """
 
     devices: Sequence[jax.Device]
     runs_per_block: int
     max_runs: int | None
+    compiler_options: Mapping[str, Any] | None
 
 
 def finish(
@@ -107,7 +109,11 @@ def _run_method(
         if max(size, unit.size) != rows:
             rows = max(size, unit.size)
             program = runs.build(
-                each.learner, rows, grouping.devices, grouping.runs_per_block
+                each.learner,
+                rows,
+                grouping.devices,
+                grouping.runs_per_block,
+                grouping.compiler_options,
             )
         if resumed and unit is units[0] and resumed.method == each.name:
             state = runs.to_devices(program, each, resumed.leaves)

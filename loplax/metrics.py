@@ -172,12 +172,22 @@ def weight_magnitude(params) -> jax.Array:
     return sum(jnp.sum(jnp.abs(x)) for x in leaves) / sum(x.size for x in leaves)
 
 
+def _svd(matrix: jax.Array) -> jax.Array:
+    return jnp.linalg.svd(matrix, compute_uv=False)
+
+
+# On CPU, a batched decomposition waits for the threads that it divides its work among;
+# when every device of the process waits so, none is left to work.
+_svd_one_by_one = jax.custom_batching.sequential_vmap(_svd)
+
+
 def _singular_values(features: jax.Array) -> jax.Array:
     """Singular values over the largest, in descending order.
 
     All 0 for an all-zero matrix, all NaN if some feature is not finite.
     """
-    sigma = jnp.linalg.svd(_matrix(features), compute_uv=False)
+    matrix = _matrix(features)
+    sigma = jax.lax.platform_dependent(matrix, cpu=_svd_one_by_one, default=_svd)
     return sigma / jnp.where(sigma[0] == 0, 1, sigma[0])
 
 

@@ -89,7 +89,7 @@ def settings(
         for value in values:
             at = line.isel(setting=np.flatnonzero(dataset[name] == value))
             mean = at["mean"].fillna(np.inf)
-            best.append(at.isel(setting=int(mean.argmin())))
+            best.append(at.isel(setting=int(np.argmin(mean.values))))
         best = xarray.concat(best, "value", coords="minimal", compat="override")
         mean = best["mean"].values
         errors = np.stack([mean - best["low"].values, best["high"].values - mean])

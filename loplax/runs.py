@@ -142,7 +142,11 @@ def layout(count: int, num_devices: int, runs_per_block: int) -> tuple[int, int]
 
 
 def build(
-    learner: Any, count: int, devices: Sequence[jax.Device], runs_per_block: int
+    learner: Any,
+    count: int,
+    devices: Sequence[jax.Device],
+    runs_per_block: int,
+    compiler_options: Mapping[str, Any] | None = None,
 ) -> Program:
     """Makes the program for ``count`` runs; it is compiled when first called.
 
@@ -151,6 +155,7 @@ def build(
       count: number of runs.
       devices: the devices among which to divide them.
       runs_per_block: most runs to vmap.
+      compiler_options: options for ``jax.jit``.
 
     Returns:
       The program.
@@ -177,7 +182,9 @@ def build(
         sharded = jax.shard_map(
             mapped, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False
         )
-        return jax.jit(sharded, donate_argnums=donated)
+        return jax.jit(
+            sharded, donate_argnums=donated, compiler_options=compiler_options
+        )
 
     return Program(
         compiled(learner.init),

@@ -61,6 +61,7 @@ def run(
     runs_per_block: int = 32,
     max_runs: int | None = None,
     devices: Sequence[jax.Device] | None = None,
+    compiler_options: Mapping[str, Any] | None = None,
     checkpoint_seconds: float = 60.0,
     overwrite: bool = False,
     progress: bool = True,
@@ -89,6 +90,7 @@ def run(
       runs_per_block: runs that a device vmaps; its blocks follow one another.
       max_runs: runs held at once, rounded up to whole blocks; all by default.
       devices: devices among which the runs are divided; all by default.
+      compiler_options: options for ``jax.jit`` (XLA's flags), by name.
       checkpoint_seconds: least time between two writes of results and checkpoint.
       overwrite: delete the study in the directory and start anew.
       progress: show a progress bar on stderr.
@@ -149,7 +151,10 @@ def run(
         folder, dataset, key, num_segments, steps_per_segment, checkpoint_seconds
     )
     loop.finish(
-        study, every, loop.Grouping(devices, runs_per_block, max_runs), progress
+        study,
+        every,
+        loop.Grouping(devices, runs_per_block, max_runs, compiler_options),
+        progress,
     )
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     return results.load(folder)

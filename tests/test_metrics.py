@@ -2,7 +2,6 @@
 
 import functools
 import math
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -92,6 +91,7 @@ def test_fraction_of_approximate_ranks():
     h = jnp.diag(jnp.array([4.0, 3.0, 2.0, 1.0]))  # sums 4, 7, 9, 10; squares 16, 25...
     counts = [metrics.absolute_approximate_rank(h, f) for f in (0.39, 0.5, 0.8, 0.95)]
     assert counts == [1, 2, 3, 4]
+    assert metrics.absolute_approximate_rank(jnp.eye(4), 0.5) == 2  # exactly half
     # Of 30: 16, 25, 29, 30.
     counts = [metrics.approximate_rank(h, f) for f in (0.5, 0.8, 0.95, 1.0)]
     assert counts == [1, 2, 3, 4]

@@ -69,7 +69,7 @@ def main(widths: list[int]) -> None:
     adam = lambda groups: optax.adam(1e-4)
     unit_adam = lambda groups: optim.adam(1e-4, groups)
     makers = {
-        "sgd": sgd, 
+        "sgd": sgd,
         "cbp(sgd)": cbp(sgd),
         "adam": adam,
         "unit adam": unit_adam,

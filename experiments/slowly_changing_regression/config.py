@@ -86,7 +86,7 @@ def get_config(preset: str = "paper") -> ml_collections.ConfigDict:
     config.sweep = ml_collections.ConfigDict({name: () for name in SWEEPABLE})
 
     config.platform = "auto"  # auto, cpu, gpu or tpu
-    config.runs_per_block = 0  # runs vmapped at once; 0: 32 on cpu, 1024 elsewhere
+    config.runs_per_block = 0  # runs vmapped at once; 0: 128 on cpu, 1024 elsewhere
     config.max_runs = 0  # runs held in memory at once; 0: all
     config.unroll = 0  # steps per loop iteration; 0: 2 on cpu, 1 elsewhere
     config.checkpoint_seconds = 30.0

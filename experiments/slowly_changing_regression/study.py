@@ -69,8 +69,8 @@ def method(config, name: str) -> sweep.Method:
     bins, chunks = segments(config)[1], config.bin // task.stream.chunk
     if config.bin % task.stream.chunk:
         raise ValueError(
-            f"bin ({config.bin}) must be a multiple of the {task.stream.chunk} examples "
-            f"drawn at once (period is {config.stream.period})."
+            f"bin ({config.bin}) must be a multiple of the {task.stream.chunk} "
+            f"examples drawn at once (period is {config.stream.period})."
         )
     values = {**config, **config.get(config.optimizer, {}), **config.get(name, {})}
     used = methods.OPTIMIZERS[config.optimizer] + methods.SETTINGS[name]

@@ -64,14 +64,18 @@ def make(meta, data, params):
     if meta["opt"] == "adam":
         step = jax.tree.map(jnp.subtract, params_of(data, "mid"), params)
         inner = recorded(optim.adam(meta["lr"], groups), step)
-    return groups, inner, optim.continual_backprop(
-        inner,
+    return (
         groups,
-        replacement_rate=meta["replacement_rate"],
-        maturity_threshold=meta["maturity_threshold"],
-        decay_rate=meta["decay_rate"],
-        utility=meta["util"],
-        key=jax.random.key(0),
+        inner,
+        optim.continual_backprop(
+            inner,
+            groups,
+            replacement_rate=meta["replacement_rate"],
+            maturity_threshold=meta["maturity_threshold"],
+            decay_rate=meta["decay_rate"],
+            utility=meta["util"],
+            key=jax.random.key(0),
+        ),
     )
 
 

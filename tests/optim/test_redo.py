@@ -119,7 +119,9 @@ def test_replaced_weights_and_momentum(net):
     features = steady(net, a=(1.0, 0.0, 1.0, 1.0))
     params, state = play(net, features, period=STEPS)
     own = net.owned({"a": np.arange(4) == 1, "b": np.zeros(4, bool)})
-    last_params, last = jax.tree.map(lambda x: x[-1], (params, state._replace(key=None)))
+    last_params, last = jax.tree.map(
+        lambda x: x[-1], (params, state._replace(key=None))
+    )
     inner = optax.sgd(0.0, momentum=0.9)
     begun = replacement.reset_state(
         inner, last.inner, net.groups, last.replaced, last_params

@@ -100,14 +100,11 @@ def test_draws_are_all_different(net):
 # name: (initialiser, shape of the weight, axis of its eight units)
 DRAWS = {
     "he_uniform": (init.he_uniform(), (5, 8), 1),
-    "lecun_normal": (init.lecun_normal(), (5, 8), 1),
     "glorot_uniform": (init.glorot_uniform(), (5, 8), 1),
     "glorot_normal": (init.glorot_normal(), (5, 8), 1),
     "fan_out": (init.variance_scaling(2.0, "fan_out", "uniform"), (5, 8), 1),
     "convolution": (init.glorot_uniform(), (2, 2, 3, 8), -1),
     "transposed": (init.glorot_uniform(in_axis=1, out_axis=0), (8, 5), 0),
-    "normal": (init.normal(0.3), (5, 8), 1),
-    "constant": (init.constant(0.3), (5, 8), 1),
 }
 
 

@@ -1,0 +1,120 @@
+"""Imports point one way, and flax stays where networks are defined."""
+
+import ast
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+LIBRARY = sorted((ROOT / "loplax").rglob("*.py"))
+
+# What each part of loplax may import of the rest of it.
+ALLOWED = {
+    "units": set(),
+    "metrics": set(),
+    "streams": set(),
+    "results": set(),
+    "optim": {"units"},
+    "nets": {"units"},
+    "plots": {"results"},
+    "train": {"metrics", "streams", "units"},
+}
+WITHOUT_FLAX = ("units", "optim", "metrics", "train", "streams", "results", "plots")
+
+
+def imported(path):
+    """Full names of all that a file imports, at whatever depth of the code."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def part(path):
+    """The part of loplax that a file belongs to."""
+    return path.relative_to(ROOT / "loplax").with_suffix("").parts[0]
+
+
+def ids(path):
+    return str(path.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("name", ALLOWED)
+def test_parts_import_only_what_lies_below_them(name):
+    files = [path for path in LIBRARY if part(path) == name]
+    assert files
+    for path in files:
+        inside = [
+            full.split(".") for full in imported(path) if full.startswith("loplax")
+        ]
+        others = {full[1] for full in inside if len(full) > 1} - {name}
+        assert others <= ALLOWED[name], ids(path)
+
+
+@pytest.mark.parametrize("path", LIBRARY, ids=ids)
+def test_the_library_knows_nothing_of_experiments_and_tests(path):
+    assert not {full.split(".")[0] for full in imported(path)} & {
+        "experiments",
+        "tests",
+    }
+
+
+@pytest.mark.parametrize("name", WITHOUT_FLAX)
+def test_flax_is_not_imported(name):
+    for path in LIBRARY:
+        if part(path) == name:
+            assert "flax" not in {full.split(".")[0] for full in imported(path)}
+
+
+@pytest.mark.parametrize("name", ["results", "plots"])
+def test_figures_need_no_jax(name):
+    """Results are read and drawn where jax is not even installed."""
+    for path in LIBRARY:
+        if part(path) == name:
+            found = {full.split(".")[0] for full in imported(path)}
+            assert not found & {"jax", "optax", "flax"}
+
+
+def loaded_by(*modules):
+    """Top-level modules that are loaded in a new interpreter by importing these."""
+    code = f"import sys, {', '.join(modules)}\nprint(*sys.modules)"
+    ended = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True
+    )
+    assert ended.returncode == 0, ended.stderr
+    return {name.split(".")[0] for name in ended.stdout.split()}
+
+
+def test_flax_is_not_loaded_through_others():
+    modules = ("optim", "units", "metrics", "streams", "train")
+    loaded = loaded_by(*(f"loplax.{name}" for name in modules))
+    assert "jax" in loaded
+    assert not loaded & {"flax", "matplotlib", "xarray", "experiments"}
+
+
+def test_figures_do_not_load_jax():
+    loaded = loaded_by("loplax.plots")
+    assert "xarray" in loaded
+    assert not loaded & {"jax", "optax", "flax"}
+
+
+def test_no_file_names_a_place_on_some_machine():
+    """Paths such as a home directory work on one machine only."""
+    folders = "|".join(("home", "root", "work", "tmp", "Users", "mnt", "opt"))
+    place = re.compile(rf"""(?<![\w.~)}}>-])/(?:{folders})/\w""")
+    texts = [
+        path
+        for folder in ("loplax", "experiments", "tests")
+        for path in (ROOT / folder).rglob("*")
+        if path.suffix in (".py", ".md", ".toml", ".json", ".ipynb")
+    ]
+    texts += [*ROOT.glob("*.md"), ROOT / "pyproject.toml"]
+    assert len(texts) > 20
+    for path in texts:
+        found = place.search(path.read_text())
+        assert not found, f"{ids(path)}: {found}"
