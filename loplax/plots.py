@@ -67,7 +67,8 @@ def settings(
 ) -> None:
     """Draws a metric at the end of the run over the values of one swept setting.
 
-    For every method and value, the best of the other swept settings counts (lowest mean).
+    For every method and value, the best of the other swept settings counts (lowest
+    mean).
 
     Args:
       axes: where to draw.

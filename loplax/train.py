@@ -85,8 +85,8 @@ def segment(
       unroll: steps per iteration of the compiled loop.
 
     Returns:
-      The state, and metrics ``[bins]``: ``loss`` (mean over the bin, each example before it
-      is learned from), the diagnostics of `observe` at the bin's end, and
+      The state, and metrics ``[bins]``: ``loss`` (mean over the bin, each example
+      before it is learned from), the diagnostics of `observe` at the bin's end, and
       ``loss_fresh``: the loss of a freshly initialised network over the segment's last
       chunk, beside ``loss_last`` of the run over the same examples (both repeated).
     """
@@ -152,10 +152,10 @@ def observe(problem: Problem, state: TrainState) -> dict[str, jax.Array]:
       state: where the run stands.
 
     Returns:
-      Scalars: ``weight_magnitude`` and ``distance_from_init`` of the parameters; fractions
-      of all hidden units that are ``dead`` or ``dormant``; and the ranks of the last
-      hidden layer, all as `loplax.metrics` defines them. Only the first two without
-      hidden layers.
+      Scalars: ``weight_magnitude`` and ``distance_from_init`` of the parameters;
+      fractions of all hidden units that are ``dead`` or ``dormant``; and the ranks of
+      the last hidden layer, all as `loplax.metrics` defines them. Only the first two
+      without hidden layers.
     """
     moved = jax.tree.map(jnp.subtract, state.params, state.initial)
     found = {

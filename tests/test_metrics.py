@@ -2,6 +2,7 @@
 
 import functools
 import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np

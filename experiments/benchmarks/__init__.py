@@ -1,0 +1,1 @@
+"""Benchmarks: every script prints ratios between programs of one process."""

@@ -3,9 +3,9 @@
 python -m experiments.benchmarks.large_layers [H ...]          (default 100 500 2000)
 
 Prints, for each width, steps per second of SGD and Adam, the time of continual backprop
-over that of its inner optimiser (rate 1e-5, replacements happen), of Adam with step counts
-per unit over Adam, and the temporary memory of each compiled step loop in units of the
-largest weight matrix.
+over that of its inner optimiser (rate 1e-5, replacements happen), of Adam with step
+counts per unit over Adam, and the temporary memory of each compiled step loop in units
+of the largest weight matrix.
 """
 
 import sys
@@ -19,7 +19,7 @@ from loplax import nets, optim, units
 
 
 def program(make_tx, width: int, steps: int):
-    """A compiled loop of training steps, and the bytes it needs beside its arguments."""
+    """A compiled loop of training steps, and the temporary bytes that it needs."""
     net = nets.MLP((width,) * 3, 10)
     apply = lambda params, x: net.apply({"params": params}, x)
     params = jax.jit(net.init)(jax.random.key(0), jnp.zeros(784))["params"]

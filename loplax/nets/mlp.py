@@ -8,8 +8,8 @@ from flax import linen as nn
 
 from loplax import units
 
-# Each activation with the gain of its Kaiming initialisation, as PyTorch and the authors
-# of continual backprop set it (elu and swish count as relu).
+# Each activation with the gain of its Kaiming initialisation, as PyTorch and the
+# authors of continual backprop set it (elu and swish count as relu).
 ACTIVATIONS = {
     "relu": (nn.relu, math.sqrt(2)),
     "leaky_relu": (nn.leaky_relu, math.sqrt(2 / (1 + 0.01**2))),
@@ -55,8 +55,8 @@ def _small_dot(x, kernel, dimension_numbers, **_):
 class MLP(nn.Module):
     """Fully connected layers with one activation, and a linear output layer.
 
-    Biases start at 0, kernels at `kaiming_uniform`. Without hidden layers it is a linear
-    model.
+    Biases start at 0, kernels at `kaiming_uniform`. Without hidden layers it is a
+    linear model.
 
     Attributes:
       hidden: units per hidden layer.

@@ -75,9 +75,9 @@ def adam(
       t_w = \min_{u \ni w} t_u, \quad
       \hat m_w = m_w / (1 - \beta_1^{t_w}), \quad \hat v_w = v_w / (1 - \beta_2^{t_w}),
 
-    so that a replaced unit's first steps are not too large by orders of magnitude, as they
-    are when the moments are reset and the count is not. Equal to ``optax.adam`` while
-    nothing is replaced.
+    so that a replaced unit's first steps are not too large by orders of magnitude, as
+    they are when the moments are reset and the count is not. Equal to ``optax.adam``
+    while nothing is replaced.
 
     Args:
       learning_rate: a number (may be traced) or a schedule.
@@ -104,8 +104,8 @@ def adam(
       0
 
     References:
-      Kingma & Ba, `Adam <https://arxiv.org/abs/1412.6980>`_, 2014; counts per weight as in
-      the code of Dohare et al., Nature 632, 2024.
+      Kingma & Ba, `Adam <https://arxiv.org/abs/1412.6980>`_, 2014; counts per weight as
+      in the code of Dohare et al., Nature 632, 2024.
     """
     if not callable(learning_rate):
         checks.number("learning_rate", learning_rate)
@@ -118,8 +118,8 @@ def adam(
 def _corrections(groups, tree, decay, count, unit_count):
     """``1 - decay ** t`` for every weight, as arrays that broadcast to it.
 
-    The correction grows with the count, so the smallest count has the smallest correction:
-    powers are taken per unit and not per weight.
+    The correction grows with the count, so the smallest count has the smallest
+    correction: powers are taken per unit and not per weight.
     """
     paths = replacement.by_path(tree)
     power = lambda t: 1 - jnp.float32(decay) ** t

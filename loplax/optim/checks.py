@@ -48,7 +48,7 @@ def given_params(params) -> None:
 
 
 def activations(units, features: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-    """Checks the features of every group and flattens them to float32 ``[batch, size]``.
+    """Checks the features of all groups; makes them float32 ``[batch, size]``.
 
     Raises:
       ValueError: if a group has no features, or their last axis is not its units.
@@ -93,28 +93,3 @@ def groups(units, *, bias_transfer: bool = False) -> tuple:
                     "adds no bias."
                 )
     return units
-
-
-def match(units, params) -> None:
-    """Raises ``ValueError`` if the parameters are not those of the units."""
-    pairs, _ = jax.tree_util.tree_flatten_with_path(params)
-    keystr = jax.tree_util.keystr
-    leaves = {keystr(path, simple=True, separator="/"): leaf for path, leaf in pairs}
-    for group in units:
-        for axis in group.incoming + group.biases + group.scales + group.outgoing:
-            if axis.path not in leaves:
-                near = difflib.get_close_matches(axis.path, list(leaves), n=3)
-                raise ValueError(
-                    f"units: layer {group.name!r} has a parameter {axis.path!r} that "
-                    f"params lack; nearest: {near or list(leaves)}."
-                )
-        for axis in group.incoming + group.biases + group.scales:
-            shape = jnp.shape(leaves[axis.path])
-            if (
-                not -len(shape) <= axis.axis < len(shape)
-                or shape[axis.axis] != group.size
-            ):
-                raise ValueError(
-                    f"units: axis {axis.axis} of {axis.path!r} must have the "
-                    f"{group.size} units of layer {group.name!r}, got shape {shape}."
-                )

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from loplax.optim import checks, replacement, utilities
+from loplax.units import checks as unit_checks
 
 Array = jax.Array
 
@@ -16,8 +17,8 @@ class ContinualBackpropState(NamedTuple):
     """State of `continual_backprop`; every dict holds one array per group name.
 
     Attributes:
-      inner: state of the inner optimiser; for the units in ``replaced`` it is reset when
-        the next update begins.
+      inner: state of the inner optimiser; for the units in ``replaced`` it is reset
+        when the next update begins.
       utility: running mean of the instantaneous utility, float32 ``[size]``.
       mean_activation: running mean of the activation, float32 ``[size]``.
       age: steps since the unit was last replaced, int32 ``[size]``.
@@ -71,10 +72,10 @@ def continual_backprop(
       k = \lfloor c \rfloor, \quad c \leftarrow c - k
 
     and the :math:`k` units of lowest :math:`u / (1 - \eta^a)` among those with
-    :math:`a > m` start again: incoming weights drawn from ``initializer``, biases 0, norm
-    scales 1, outgoing weights 0, :math:`u = f = a = 0`, and the inner optimiser's state
-    of all these weights back at its initial value. Units of non-finite utility are never
-    chosen.
+    :math:`a > m` start again: incoming weights drawn from ``initializer``, biases 0,
+    norm scales 1, outgoing weights 0, :math:`u = f = a = 0`, and the inner optimiser's
+    state of all these weights back at its initial value. Units of non-finite utility
+    are never chosen.
 
     Args:
       inner: the optimiser of all parameters; any optax transformation.
@@ -86,8 +87,8 @@ def continual_backprop(
         be traced.
       decay_rate: :math:`\eta`, decay of the running means, in [0, 1). May be traced.
       utility: a name in the table of `loplax.optim.utilities`.
-      initializer: distribution of the incoming weights, ``(key, shape, dtype) -> array``
-        (``jax.nn.initializers``), or one per parameter path.
+      initializer: distribution of the incoming weights, ``(key, shape, dtype) ->
+        array`` (``jax.nn.initializers``), or one per parameter path.
       accumulate: whether fractions of a unit add up in the budget :math:`c`. If not,
         a step replaces one unit with probability :math:`\rho |\{a > m\}|` when that is
         below 1, and its integer part otherwise.
@@ -96,8 +97,8 @@ def continual_backprop(
       bias_transfer: whether the biases of the next layers absorb the mean output
         :math:`W_\text{out} f / (1 - \eta^a)` of a replaced unit.
       max_replacements: static bound on replacements per layer and step. What exceeds it
-        waits in the budget. Default: the rate times the layer's size, rounded up; a rate
-        of 0.01 is assumed where it is traced.
+        waits in the budget. Default: the rate times the layer's size, rounded up; a
+        rate of 0.01 is assumed where it is traced.
       reset_inner: whether the inner state of replaced weights is reset.
       key: typed random key.
 
@@ -152,7 +153,7 @@ def continual_backprop(
     inner = optax.with_extra_args_support(inner)
 
     def init(params) -> ContinualBackpropState:
-        checks.match(groups, params)
+        unit_checks.check(groups, params)
         each = lambda make: {group.name: make(group.size) for group in groups}
         return ContinualBackpropState(
             inner=inner.init(params),

@@ -24,8 +24,8 @@ def l2_init(weight_decay) -> optax.GradientTransformationExtraArgs:
     .. math::
       g \leftarrow g + 2 \lambda (\theta - \theta_0)
 
-    Chain it before an optimiser: ``optax.chain(l2_init(1e-2), optax.sgd(0.01))``. Inside a
-    wrapper that replaces units, the new weights of a unit become their own
+    Chain it before an optimiser: ``optax.chain(l2_init(1e-2), optax.sgd(0.01))``.
+    Inside a wrapper that replaces units, the new weights of a unit become their own
     :math:`\theta_0`.
 
     Args:

@@ -7,14 +7,15 @@ import jax.numpy as jnp
 import optax
 
 from loplax.optim import checks, replacement
+from loplax.units import checks as unit_checks
 
 
 class RedoState(NamedTuple):
     """State of `redo`; every dict holds one array per group name.
 
     Attributes:
-      inner: state of the inner optimiser; for the units in ``replaced`` it is reset when
-        the next update begins.
+      inner: state of the inner optimiser; for the units in ``replaced`` it is reset
+        when the next update begins.
       magnitude: running mean of |activation|, float32 ``[size]``.
       replaced: units replaced at the last step, bool ``[size]``.
       count: steps taken, int32 scalar.
@@ -56,9 +57,9 @@ def redo(
       units: the ``UnitGroup`` records of the layers to maintain.
       threshold: :math:`\tau`, at least 0. May be traced.
       period: steps between two checks. May be traced.
-      decay_rate: decay of the running mean of :math:`|h|`, in [0, 1). The paper's 0 looks
-        at the current batch alone; an online learner with batches of one example needs
-        more. May be traced.
+      decay_rate: decay of the running mean of :math:`|h|`, in [0, 1). The paper's 0
+        looks at the current batch alone; an online learner with batches of one example
+        needs more. May be traced.
       initializer: as in `continual_backprop`.
       reset_inner: whether the inner state of replaced weights is reset.
       key: typed random key.
@@ -97,7 +98,7 @@ def redo(
     inner = optax.with_extra_args_support(inner)
 
     def init(params) -> RedoState:
-        checks.match(groups, params)
+        unit_checks.check(groups, params)
         return RedoState(
             inner=inner.init(params),
             magnitude={group.name: jnp.zeros(group.size) for group in groups},

@@ -1,14 +1,14 @@
 """What it means to replace a hidden unit, shared by every method that does.
 
 A replaced unit starts again: its incoming weights are re-drawn from the initial
-distribution, its biases become 0, its norm scales 1, all its outgoing weights 0, and the
-inner optimiser forgets what it knew of these weights. A weight between two units that are
-replaced at the same step is an outgoing weight first and an incoming weight second, so
-it ends up re-drawn.
+distribution, its biases become 0, its norm scales 1, all its outgoing weights 0, and
+the inner optimiser forgets what it knew of these weights. A weight between two units
+that are replaced at the same step is an outgoing weight first and an incoming weight
+second, so it ends up re-drawn.
 
 The number of units that a step can replace is static (``capacity``), so that only that
-many columns are ever drawn. Everything else is a masked select, which the compiler fuses
-into the inner optimiser's own update.
+many columns are ever drawn. Everything else is a masked select, which the compiler
+fuses into the inner optimiser's own update.
 """
 
 import functools
@@ -26,8 +26,9 @@ Initializer = Callable[[jax.Array, tuple[int, ...], Any], jax.Array]
 class PerUnit(NamedTuple):
     """Optimiser state that belongs to units instead of weights.
 
-    An inner optimiser that wraps such state in ``PerUnit`` has it reset, unit by unit, to
-    the value that its ``init`` gives (``loplax.optim.adam`` keeps its step counts so).
+    An inner optimiser that wraps such state in ``PerUnit`` has it reset, unit by unit,
+    to the value that its ``init`` gives (``loplax.optim.adam`` keeps its step counts
+    so).
 
     Attributes:
       values: one array ``[size]`` per group name.
@@ -74,7 +75,8 @@ def by_path(tree: Any) -> Paths:
 def when_any(body: Callable[..., Any]) -> Callable[..., Any]:
     """Runs ``body`` only if some element of a flag is set, also under ``vmap``.
 
-    A vmapped ``lax.cond`` becomes a select that always runs both sides. This one stays a
+    A vmapped ``lax.cond`` becomes a select that always runs both sides. This one stays
+    a
     branch: the batched body runs if any run of the batch needs it, so ``body`` must
     do nothing by itself for those that do not.
 
@@ -110,7 +112,8 @@ def lowest(scores: jax.Array, number: jax.Array, capacity: int):
       capacity: static bound.
 
     Returns:
-      ``(chosen, column)``: bool ``[size]``, and each chosen unit's rank, int32 ``[size]``.
+      ``(chosen, column)``: bool ``[size]``, and each chosen unit's rank, int32
+      ``[size]``.
     """
     if capacity == 1:
         order = jnp.argmin(scores, keepdims=True)
@@ -125,8 +128,8 @@ def initializers_for(groups, params, initializer, capacity) -> dict[str, Initial
     """Makes drawing a few columns of a weight equal to drawing those of the whole.
 
     The scale of some initialisers (Glorot) depends on the number of units drawn. It is
-    measured here, once, on constants: drawn with one key, the first entries of a small and
-    of the full array differ by a constant factor, which corrects the small draw.
+    measured here, once, on constants: drawn with one key, the first entries of a small
+    and of the full array differ by a constant factor, which corrects the small draw.
 
     Args:
       groups: the ``UnitGroup`` records.
@@ -138,8 +141,8 @@ def initializers_for(groups, params, initializer, capacity) -> dict[str, Initial
       One initialiser per path of an incoming weight.
 
     Raises:
-      ValueError: if a path has no initialiser, or one whose draws for some units are not
-        a multiple of its draws for all units.
+      ValueError: if a path has no initialiser, or one whose draws for some units are
+        not a multiple of its draws for all units.
     """
     leaves = by_path(params).leaves
     return {
@@ -160,8 +163,8 @@ def _for_columns(axis, initializer, leaf, capacity: int) -> Initializer:
     if scale is None:
         raise ValueError(
             f"initializer: its draws for {capacity} units of {axis.path!r} (shape "
-            f"{leaf.shape}) are not a multiple of its draws for all of them, so the "
-            "weights of single units cannot be drawn; give one with independent weights."
+            f"{leaf.shape}) are not a multiple of its draws for all of them, so single "
+            "units cannot be drawn; give one whose weights are independent."
         )
     if abs(scale - 1) < 1e-5:
         return initializer
@@ -305,8 +308,8 @@ def transfer_means(groups, replaced: Mapping, means: Mapping, weights, updates):
 def reset_state(inner, state, groups, replaced: Mapping, params):
     """Gives the inner optimiser's state of replaced weights and units its first value.
 
-    Called before the next step instead of after the replacement, the reset is fused into
-    the inner optimiser's own pass over its state.
+    Called before the next step instead of after the replacement, the reset is fused
+    into the inner optimiser's own pass over its state.
 
     State with a parameter's structure but another shape than the parameter (Adafactor's
     factored moments) belongs to no single weight and is left as it is.

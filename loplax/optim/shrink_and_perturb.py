@@ -59,7 +59,8 @@ def shrink_and_perturb(
     Example:
       >>> import jax, jax.numpy as jnp, optax
       >>> from loplax import optim
-      >>> tx = optim.shrink_and_perturb(optax.sgd(0.1), shrink=0.5, key=jax.random.key(0))
+      >>> key = jax.random.key(0)
+      >>> tx = optim.shrink_and_perturb(optax.sgd(0.1), shrink=0.5, key=key)
       >>> params = {"w": jnp.array(4.0)}
       >>> updates, _ = tx.update({"w": jnp.array(10.0)}, tx.init(params), params)
       >>> optax.apply_updates(params, updates)["w"].item()
@@ -67,8 +68,8 @@ def shrink_and_perturb(
 
     References:
       Ash & Adams, `On warm-starting neural network training
-      <https://arxiv.org/abs/1910.08475>`_, 2020; per step as in Dohare et al., Nature 632,
-      2024, Methods.
+      <https://arxiv.org/abs/1910.08475>`_, 2020; per step as in Dohare et al., Nature
+      632, 2024, Methods.
     """
     checks.number("shrink", shrink, 0, 1)
     checks.number("perturb_scale", perturb_scale)

@@ -1,8 +1,8 @@
 r"""Utilities: how much a hidden unit contributes, measured at one step.
 
 With activations :math:`h`, outgoing weights :math:`W_\text{out}`, incoming weights
-:math:`W_\text{in}` and bias-corrected mean activation :math:`\hat f`, all means taken per
-unit over every other axis:
+:math:`W_\text{in}` and bias-corrected mean activation :math:`\hat f`, all means taken
+per unit over every other axis:
 
 ======================== ==========================================================
 name                     instantaneous utility :math:`y`

@@ -17,8 +17,10 @@ class Stream(NamedTuple):
       init: ``key -> state``.
       draw: ``state -> (state, items)``, the next ``chunk`` items on a leading axis; the
         task does not change within a chunk.
-      example: ``(state, item) -> (input, target)``, with the state that ``draw`` returned.
-      probe: ``state -> (inputs, targets)``, a batch of the current task, for diagnostics.
+      example: ``(state, item) -> (input, target)``, with the state that ``draw``
+        returned.
+      probe: ``state -> (inputs, targets)``, a batch of the current task, for
+        diagnostics.
       chunk: number of examples per ``draw``.
     """
 

@@ -47,7 +47,8 @@ def slowly_changing_regression(
 
     .. math::
       y = \sum_i v_i \, [w_i \cdot x + b_i > \theta_i] + c, \quad
-      \theta_i = \beta (m + 1) - S_i, \quad S_i = \tfrac12 (m - \textstyle\sum_j w_{ij} + b_i)
+      \theta_i = \beta (m + 1) - S_i, \quad
+      S_i = \tfrac12 (m - \textstyle\sum_j w_{ij} + b_i)
 
     with :math:`m` inputs. A learner with few units must keep changing to track it.
 

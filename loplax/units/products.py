@@ -7,10 +7,11 @@ from jax.extend import core
 
 @jax.jit
 def sum_of_products(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """``x @ kernel`` as products and a sum, which a compiler can fuse with its neighbours.
+    """``x @ kernel`` as products and a sum, which a compiler can fuse.
 
-    For layers of a few units and many small networks side by side, this is about twice as
-    fast on CPU as a call of the matrix-product routine. ``find`` takes it for what it is.
+    For layers of a few units and many small networks side by side, this is about twice
+    as fast on CPU as a call of the matrix-product routine. ``find`` takes it for what
+    it is.
 
     Args:
       x: activations, ``[..., inputs]``.
@@ -28,7 +29,7 @@ def sum_of_products(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def dimension_numbers(eqn: core.JaxprEqn):
-    """``dot_general``'s dimension numbers if ``eqn`` is `sum_of_products`, else ``None``.
+    """Dimension numbers of the product if ``eqn`` is `sum_of_products`, else ``None``.
 
     The name alone proves nothing, so the traced operations are compared.
     """

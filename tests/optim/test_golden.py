@@ -1,8 +1,8 @@
 """Single steps recorded from the authors' PyTorch implementation are reproduced.
 
 The authors' Adam is not quite Adam: with t counted per weight, it moves a weight by
-``lr * (1 - b2 ** t) * mu / (sqrt(nu) + eps)``. Everything around it is compared with the
-step it took (`recorded`), and one test pins the formula itself.
+``lr * (1 - b2 ** t) * mu / (sqrt(nu) + eps)``. Everything around it is compared with
+the step it took (`recorded`), and one test pins the formula itself.
 """
 
 import ast

@@ -1,0 +1,72 @@
+"""What continual backprop costs in the 20-5-1 network of slowly-changing regression.
+
+python -m experiments.benchmarks.small_networks [RUNS ...]        (default 1 32 1024)
+
+Prints steps x runs per second of backprop and continual backprop (SGD, rate 1e-4), and
+the ratio of their times, for each number of runs side by side on one device. The programs
+are the study's own learner, without its diagnostics.
+"""
+
+import sys
+
+import jax
+
+from experiments import launch
+from experiments.benchmarks import timing
+from experiments.slowly_changing_regression import config as configs
+from experiments.slowly_changing_regression import study
+from loplax import runs, train
+
+BLOCK = 128
+
+
+def program(method: str, count: int, device: jax.Device):
+    """Learning from one chunk in ``count`` runs, and the examples of a call."""
+    config = configs.get_config()
+    task = study.problem(config, method)
+    hparams = study.method(config, method).hparams
+
+    def init(key):
+        return train.init(
+            task, key, {name: jax.numpy.float32(v) for name, v in hparams}
+        )
+
+    def chunk(state):
+        stream, items = task.stream.draw(state.stream)
+        state = state._replace(stream=stream)
+        params, opt, _ = train.learn(task, state, items, unroll=2)
+        return state._replace(params=params, opt=opt)
+
+    hparams = tuple(hparams.items())
+    block = runs.layout(count, 1, BLOCK)[1]
+    many = chunk if count == 1 else lambda s: jax.lax.map(chunk, s, batch_size=block)
+    keys = jax.random.split(jax.random.key(0), count)
+    state = jax.jit(init if count == 1 else jax.vmap(init))(
+        keys[0] if count == 1 else keys
+    )
+    options = launch.compiler_options(device)
+    step = jax.jit(many, donate_argnums=0, compiler_options=options)
+    box = [state]
+
+    def run():
+        box[0] = step(box[0])
+        return box[0].params
+
+    return run, task.stream.chunk * count
+
+
+def main(counts: list[int]) -> None:
+    """Measures and prints."""
+    device = jax.devices()[0]
+    for count in counts:
+        built = {name: program(name, count, device) for name in ("bp", "cbp")}
+        seconds = timing.measure({name: run for name, (run, _) in built.items()}, 15)
+        speeds = {name: built[name][1] / min(seconds[name]) / 1e6 for name in built}
+        print(
+            f"{count:5d} runs   bp {speeds['bp']:6.2f}M/s   cbp {speeds['cbp']:6.2f}M/s"
+            f"   cbp over bp: {timing.ratio(seconds['cbp'], seconds['bp'])}"
+        )
+
+
+if __name__ == "__main__":
+    main([int(count) for count in sys.argv[1:]] or [1, 32, 1024])
