@@ -3,13 +3,14 @@
 python -m experiments.benchmarks.small_networks [RUNS ...]        (default 1 32 1024)
 
 Prints steps x runs per second of backprop and continual backprop (SGD, rate 1e-4), and
-the ratio of their times, for each number of runs side by side on one device. The programs
-are the study's own learner, without its diagnostics.
+the ratio of their times, for each number of runs side by side on one device. The
+programs are the study's own learner, without its diagnostics.
 """
 
 import sys
 
 import jax
+import jax.numpy as jnp
 
 from experiments import launch
 from experiments.benchmarks import timing
@@ -37,7 +38,6 @@ def program(method: str, count: int, device: jax.Device):
         params, opt, _ = train.learn(task, state, items, unroll=2)
         return state._replace(params=params, opt=opt)
 
-    hparams = tuple(hparams.items())
     block = runs.layout(count, 1, BLOCK)[1]
     many = chunk if count == 1 else lambda s: jax.lax.map(chunk, s, batch_size=block)
     keys = jax.random.split(jax.random.key(0), count)
