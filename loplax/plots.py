@@ -6,6 +6,7 @@ import matplotlib.axes
 import matplotlib.figure
 import numpy as np
 import xarray
+from matplotlib import ticker
 
 from loplax import results
 
@@ -46,6 +47,7 @@ def curves(
             dataset["step"], line["low"], line["high"], color=colour, alpha=0.25, lw=0
         )
     axes.set_xlabel("examples")
+    axes.xaxis.set_major_formatter(ticker.EngFormatter(sep=""))
     axes.margins(x=0)
     axes.grid(alpha=0.25, lw=0.5)
     axes.spines[["top", "right"]].set_visible(False)

@@ -25,12 +25,11 @@ def program(method: str, count: int, device: jax.Device):
     """Learning from one chunk in ``count`` runs, and the examples of a call."""
     config = configs.get_config()
     task = study.problem(config, method)
-    hparams = study.method(config, method).hparams
+    numbers = study.method(config, method).hparams
 
     def init(key):
-        return train.init(
-            task, key, {name: jax.numpy.float32(v) for name, v in hparams}
-        )
+        hparams = {name: jnp.float32(value) for name, value in numbers.items()}
+        return train.init(task, key, hparams)
 
     def chunk(state):
         stream, items = task.stream.draw(state.stream)

@@ -24,7 +24,7 @@ DIAGNOSTICS = {
     "weight_magnitude": "mean |weight|",
     "effective_rank": "effective rank, hidden layer",
     "stable_rank": r"$\|F\|_F^2 / \sigma_1^2$, hidden layer",
-    "loss_fresh": "squared error of a fresh network",
+    "gap": "squared error minus a fresh network's",
 }
 
 
@@ -42,7 +42,9 @@ def draw(workdir: str) -> list[str]:
       OSError: if a figure cannot be written.
     """
     dataset = results.load(workdir)
+    dataset["gap"] = dataset["loss_last"] - dataset["loss_fresh"]
     folder, written = pathlib.Path(workdir), []
+    swept = plots.swept(dataset)
 
     figure, (axes,) = plots.panels(1)
     figure.set_size_inches(6.4, 4.2)
@@ -50,8 +52,10 @@ def draw(workdir: str) -> list[str]:
     axes.set_ylabel("squared error, online")
     axes.set_ylim(bottom=0)
     seeds = dataset.sizes["seed"]
+    shown = "".join(f", {name} {float(dataset[name][0]):g}" for name in swept)
     axes.set_title(
-        f"Slowly-changing regression, mean of {seeds} seeds, 95% interval", fontsize=10
+        f"Slowly-changing regression{shown}\nmean of {seeds} seeds, 95% interval",
+        fontsize=10,
     )
     axes.legend(frameon=False)
     written.append(folder / "figure.png")
@@ -66,7 +70,6 @@ def draw(workdir: str) -> list[str]:
     written.append(folder / "diagnostics.png")
     figure.savefig(written[-1], dpi=130)
 
-    swept = plots.swept(dataset)
     if swept:
         figure, many = plots.panels(len(swept))
         for axes, name in zip(many, swept, strict=True):
