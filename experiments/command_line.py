@@ -4,6 +4,7 @@ import contextlib
 import sys
 
 from absl import flags
+from ml_collections import config_flags
 
 
 @contextlib.contextmanager
@@ -15,6 +16,24 @@ def clear_errors():
         sys.exit(f"error: {' '.join(str(error).split())}")
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def define_config(default: str) -> flags.FlagHolder:
+    """Defines ``--config``, whose settings are checked at once.
+
+    Args:
+      default: path of the configuration file, and preset.
+
+    Returns:
+      The flag.
+    """
+    description = "configuration as FILE:PRESET; --config.NAME=VALUE changes a setting"
+    try:
+        return config_flags.DEFINE_config_file("config", default, description)
+    except (AttributeError, KeyError) as error:
+        text = str(error.args[0]).replace("\\n", " ").replace("\\", "")
+        reason = " ".join(text.strip("\"'").split())
+        sys.exit(f"error: no setting {reason}. All settings are in {default}.")
 
 
 def read_flags(argv: list[str]) -> list[str]:

@@ -138,7 +138,7 @@ def table(dataset: xarray.Dataset, metric: str, bin_size: int) -> str:
       Mean over the seeds and its 95% bootstrap interval, as text.
     """
     last = dataset.sizes["bin"] - 1
-    titles = {last: "last", 0: f"first {bin_size:,} examples"}
+    titles = {last: f"last {bin_size:,}", 0: f"first {bin_size:,} examples"}
     found = results.summary(dataset, metric, sorted(titles))
     swept = plots.swept(dataset)
     frame = found.to_dataframe().reset_index()

@@ -192,7 +192,8 @@ def _singular_values(features: jax.Array) -> jax.Array:
 
 
 def _count_to(values: jax.Array, fraction: float) -> jax.Array:
-    share = jnp.cumsum(values) / jnp.maximum(jnp.sum(values), 1)
+    total = jnp.cumsum(values)
+    share = total / jnp.maximum(total[-1], 1)
     rank = jnp.minimum(jnp.sum(share < fraction) + 1, len(values))
     rank = jnp.where(values[0] == 0, 0, rank)
     return jnp.where(jnp.isnan(values[0]), -1, rank)

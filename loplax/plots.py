@@ -108,6 +108,15 @@ def settings(
     axes.spines[["top", "right"]].set_visible(False)
 
 
+def legend(figure: matplotlib.figure.Figure, axes: Sequence) -> None:
+    """Puts one legend for all axes below them."""
+    pairs = [zip(*each.get_legend_handles_labels(), strict=True) for each in axes]
+    named = {label: handle for pair in pairs for handle, label in pair}
+    figure.legend(
+        named.values(), named, loc="outside lower center", ncols=4, frameon=False
+    )
+
+
 def panels(number: int, columns: int = 3) -> tuple[matplotlib.figure.Figure, Sequence]:
     """A figure of ``number`` equal axes in rows of ``columns``, without a display.
 

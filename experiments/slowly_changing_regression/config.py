@@ -5,7 +5,7 @@ Every preset is ``config.py:NAME``:
   paper   (default) 1M examples, 100 seeds, step size 0.01, ReLU. On 2 CPU cores: see
           README.md. Backprop's squared error rises from about 0.65 to 1.25, that of
           continual backprop stays at about 0.6, a linear model's near 0.9.
-  laptop  all methods, 32 seeds, 500k examples: the same picture in about a minute.
+  laptop  all methods, 32 seeds, 500k examples: the same picture in one or two minutes.
   smoke   seconds; for tests.
 
 Defaults are those of Dohare et al., Nature 632, 2024, and their code.
@@ -89,7 +89,7 @@ def get_config(preset: str = "paper") -> ml_collections.ConfigDict:
     config.runs_per_block = 0  # runs vmapped at once; 0: 128 on cpu, 1024 elsewhere
     config.max_runs = 0  # runs held in memory at once; 0: all
     config.unroll = 0  # steps per loop iteration; 0: 2 on cpu, 1 elsewhere
-    config.checkpoint_seconds = 30.0
+    config.checkpoint_seconds = 10.0  # least time between two checkpoints
 
     if preset == "laptop":
         config.methods = METHODS

@@ -66,7 +66,7 @@ def draw(workdir: str) -> list[str]:
     for axes, (name, title) in zip(many, present.items(), strict=True):
         plots.curves(axes, dataset, name, labels=LABELS)
         axes.set_title(title, fontsize=10)
-    many[0].legend(frameon=False, fontsize=8)
+    plots.legend(figure, many)
     written.append(folder / "diagnostics.png")
     figure.savefig(written[-1], dpi=130)
 

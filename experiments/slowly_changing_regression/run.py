@@ -3,14 +3,11 @@
 import pathlib
 
 from absl import app, flags
-from ml_collections import config_flags
 
 from experiments import command_line
 
 HERE = pathlib.Path(__file__).parent
-CONFIG = config_flags.DEFINE_config_file(
-    "config", f"{HERE / 'config.py'}:paper", "configuration: config.py:PRESET"
-)
+CONFIG = command_line.define_config(f"{HERE / 'config.py'}:paper")
 WORKDIR = flags.DEFINE_string(
     "workdir", "runs/slowly_changing_regression", "where results go and continue from"
 )
@@ -37,6 +34,7 @@ def main(argv: list[str]) -> None:
         )
         print(launch.table(dataset, "loss", config.bin))
         print("figures:", *plot.draw(WORKDIR.value))
+        print("results:", pathlib.Path(WORKDIR.value) / "results.nc")
 
 
 if __name__ == "__main__":

@@ -75,8 +75,8 @@ def method(config, name: str) -> sweep.Method:
     values = {**config, **config.get(config.optimizer, {}), **config.get(name, {})}
     used = methods.OPTIMIZERS[config.optimizer] + methods.SETTINGS[name]
     hparams = {setting: values[setting] for setting in used}
-    for setting, values in config.sweep.items():
-        for value in values if setting in used else ():
+    for setting, swept in config.sweep.items():
+        for value in swept if setting in used else ():
             task.make_tx(hparams | {setting: value}, jax.random.key(0))
     task.make_tx(hparams, jax.random.key(0))
     segment = functools.partial(

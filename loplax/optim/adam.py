@@ -29,7 +29,7 @@ def scale_by_unit_adam(
     units, b1=0.9, b2=0.999, eps=1e-8
 ) -> optax.GradientTransformationExtraArgs:
     """The scaling of `adam`, without its learning rate."""
-    groups = checks.groups(units)
+    groups = checks.groups(units, replaced=False)
     for name, value in (("b1", b1), ("b2", b2)):
         checks.number(name, value, 0, 1, below=True)
     checks.number("eps", eps)

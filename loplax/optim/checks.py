@@ -25,6 +25,13 @@ def number(
         raise ValueError(f"{name} must be in [{low:g}, {high:g}{close}, got {value}.")
 
 
+def integer(name: str, value, low: int) -> None:
+    """Raises ``ValueError`` unless ``value`` is whole and at least ``low``."""
+    number(name, value, low)
+    if not isinstance(value, jax.core.Tracer) and np.any(np.asarray(value) % 1):
+        raise ValueError(f"{name} must be a whole number, got {value}.")
+
+
 def choice(name: str, value: str, known: Sequence[str]) -> None:
     """Raises ``ValueError`` with the nearest known name unless ``value`` is known."""
     if value not in known:
@@ -53,6 +60,8 @@ def activations(units, features: Mapping[str, jax.Array]) -> dict[str, jax.Array
     Raises:
       ValueError: if a group has no features, or their last axis is not its units.
     """
+    if features is None:
+        raise ValueError("update needs features=..., which units.tap(apply) returns.")
     flat = {}
     for group in units:
         if group.name not in features:
@@ -72,7 +81,7 @@ def activations(units, features: Mapping[str, jax.Array]) -> dict[str, jax.Array
     return flat
 
 
-def groups(units, *, bias_transfer: bool = False) -> tuple:
+def groups(units, *, replaced: bool = True, bias_transfer: bool = False) -> tuple:
     """Returns the groups as a tuple, checked as far as possible without parameters.
 
     Raises:
@@ -86,6 +95,8 @@ def groups(units, *, bias_transfer: bool = False) -> tuple:
     if len(set(names)) < len(names):
         raise ValueError(f"units: layer names must differ, got {names}.")
     for group in units:
+        if replaced and not (group.incoming and group.outgoing):
+            raise ValueError(f"units: {group.name!r} must be read and written to.")
         for axis in group.outgoing:
             if bias_transfer and axis.bias is None:
                 raise ValueError(

@@ -50,7 +50,7 @@ def continual_backprop(
     maturity_threshold: int | Array = 100,
     decay_rate: float | Array = 0.99,
     utility: str = "contribution",
-    initializer=jax.nn.initializers.he_uniform(),
+    initializer=None,
     accumulate: bool = True,
     rate_of: str = "eligible",
     bias_transfer: bool = False,
@@ -77,6 +77,11 @@ def continual_backprop(
     state of all these weights back at its initial value. Units of non-finite utility
     are never chosen.
 
+    It must be the last link of a chain, since what comes after would change the new
+    weights. The statistics are of the batch that ``features`` hold: under data
+    parallelism by ``shard_map`` gather the features first. Reverse-mode derivatives of
+    ``update`` itself do not exist.
+
     Args:
       inner: the optimiser of all parameters; any optax transformation.
       units: the ``UnitGroup`` records of the layers to maintain, from
@@ -87,8 +92,10 @@ def continual_backprop(
         be traced.
       decay_rate: :math:`\eta`, decay of the running means, in [0, 1). May be traced.
       utility: a name in the table of `loplax.optim.utilities`.
-      initializer: distribution of the incoming weights, ``(key, shape, dtype) ->
-        array`` (``jax.nn.initializers``), or one per parameter path.
+      initializer: distribution of the incoming weights, as in ``jax.nn.initializers``
+        ``(key, shape, dtype) -> array``, or one per parameter path; the units run along
+        the last axis of ``shape``, whatever the parameter's layout. Default:
+        ``he_uniform()``.
       accumulate: whether fractions of a unit add up in the budget :math:`c`. If not,
         a step replaces one unit with probability :math:`\rho |\{a > m\}|` when that is
         below 1, and its integer part otherwise.
@@ -96,9 +103,10 @@ def continual_backprop(
         eligible, as the authors' convolutional code does.
       bias_transfer: whether the biases of the next layers absorb the mean output
         :math:`W_\text{out} f / (1 - \eta^a)` of a replaced unit.
-      max_replacements: static bound on replacements per layer and step. What exceeds it
-        waits in the budget. Default: the rate times the layer's size, rounded up; a
-        rate of 0.01 is assumed where it is traced.
+      max_replacements: static bound on replacements per layer and step. What exceeds
+        it waits in the budget, or is dropped without ``accumulate``. Default: the rate
+        times the layer's size, rounded up; where the rate is traced, the size, so give
+        a bound there: only that many columns of new weights are drawn and kept.
       reset_inner: whether the inner state of replaced weights is reset.
       key: typed random key.
 
@@ -141,10 +149,12 @@ def continual_backprop(
     checks.number("maturity_threshold", maturity_threshold)
     checks.number("decay_rate", decay_rate, 0, 1, below=True)
     if max_replacements is not None:
-        checks.number("max_replacements", max_replacements, 1)
+        checks.integer("max_replacements", max_replacements, 1)
     checks.choice("utility", utility, list(utilities.FACTORS))
     checks.choice("rate_of", rate_of, ("eligible", "all"))
     checks.typed_key(key)
+    if initializer is None:
+        initializer = jax.nn.initializers.he_uniform()
     groups = checks.groups(units, bias_transfer=bias_transfer)
     capacity = {
         group.name: _capacity(group.size, replacement_rate, max_replacements)
@@ -153,7 +163,8 @@ def continual_backprop(
     inner = optax.with_extra_args_support(inner)
 
     def init(params) -> ContinualBackpropState:
-        unit_checks.check(groups, params)
+        if jax.tree.leaves(params):  # not a placeholder of optax.tree.map_params
+            unit_checks.check(groups, params)
         each = lambda make: {group.name: make(group.size) for group in groups}
         return ContinualBackpropState(
             inner=inner.init(params),
@@ -164,12 +175,18 @@ def continual_backprop(
             budget=each(lambda _: jnp.zeros(2)),
             replaced=each(lambda size: jnp.zeros(size, bool)),
             count=jnp.zeros((), jnp.int32),
-            key=key,
+            key=replacement.own(key),
         )
 
     def observe(group, state, features, weights, key) -> _Layer:
         """Ages the units and updates their running means (steps 1 to 4)."""
-        name, mix = group.name, lambda old, new: old + (1 - decay_rate) * (new - old)
+        name = group.name
+
+        def mix(old, new):
+            # A value that is not finite counts for its own step only.
+            old = jnp.where(jnp.isfinite(old), old, new)
+            return old + (1 - decay_rate) * (new - old)
+
         age = state.age[name] + 1
         discount = decay_rate * state.discount[name]
         activation = mix(state.mean_activation[name], jnp.mean(features, axis=0))
@@ -193,7 +210,7 @@ def continual_backprop(
         number = jnp.where(amount < 1, lucky, jnp.floor(amount))
         return jnp.minimum(number, limit), state.budget[group.name]
 
-    def update(grads, state, params=None, *, features, **extra_args):
+    def update(grads, state, params=None, *, features=None, **extra_args):
         checks.given_params(params)
         activations = checks.activations(groups, features)
         inner_state = state.inner
@@ -281,8 +298,9 @@ def _rank(operands) -> Array:
 def _capacity(size: int, rate, max_replacements: int | None) -> int:
     if max_replacements is not None:
         return min(size, max_replacements)
-    rate = 0.01 if isinstance(rate, jax.core.Tracer) else float(rate)
-    return max(1, min(size, math.ceil(rate * size)))
+    if isinstance(rate, jax.core.Tracer):
+        return size
+    return max(1, min(size, math.ceil(float(rate) * size)))
 
 
 def _add(total: Array, missing: Array, amount: Array) -> tuple[Array, Array]:

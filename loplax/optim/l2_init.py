@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from loplax.optim import checks
@@ -57,4 +58,5 @@ def l2_init(weight_decay) -> optax.GradientTransformationExtraArgs:
         pull = lambda g, p, p0: g + (2 * weight_decay * (p - p0)).astype(g.dtype)
         return jax.tree.map(pull, grads, params, state.initial), state
 
-    return optax.GradientTransformationExtraArgs(L2InitState, update)
+    init = lambda params: L2InitState(jax.tree.map(jnp.copy, params))
+    return optax.GradientTransformationExtraArgs(init, update)

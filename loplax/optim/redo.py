@@ -17,6 +17,7 @@ class RedoState(NamedTuple):
       inner: state of the inner optimiser; for the units in ``replaced`` it is reset
         when the next update begins.
       magnitude: running mean of |activation|, float32 ``[size]``.
+      discount: ``decay_rate`` to the power of the steps in that mean, ``[size]``.
       replaced: units replaced at the last step, bool ``[size]``.
       count: steps taken, int32 scalar.
       key: typed random key; step ``count`` draws from ``fold_in(key, count)``.
@@ -24,6 +25,7 @@ class RedoState(NamedTuple):
 
     inner: optax.OptState
     magnitude: dict[str, jax.Array]
+    discount: dict[str, jax.Array]
     replaced: dict[str, jax.Array]
     count: jax.Array
     key: jax.Array
@@ -36,7 +38,7 @@ def redo(
     threshold=0.1,
     period: int | jax.Array = 1000,
     decay_rate=0.0,
-    initializer=jax.nn.initializers.he_uniform(),
+    initializer=None,
     reset_inner: bool = True,
     key: jax.Array,
 ) -> optax.GradientTransformationExtraArgs:
@@ -50,7 +52,8 @@ def redo(
 
     start again: incoming weights drawn from ``initializer``, biases 0, norm scales 1,
     outgoing weights 0, and the inner optimiser's state of these weights at its initial
-    value. In a layer whose units are all silent, all are dormant.
+    value. In a layer whose units are all silent, all are dormant. The means are
+    bias-corrected. It must be the last link of a chain.
 
     Args:
       inner: the optimiser of all parameters; any optax transformation.
@@ -89,25 +92,29 @@ def redo(
       <https://arxiv.org/abs/2302.12902>`_, 2023, Algorithm 1.
     """
     checks.number("threshold", threshold)
-    checks.number("period", period, 1)
+    checks.integer("period", period, 1)
     checks.number("decay_rate", decay_rate, 0, 1, below=True)
     checks.typed_key(key)
     period = jnp.asarray(period, jnp.int32)
+    if initializer is None:
+        initializer = jax.nn.initializers.he_uniform()
     groups = checks.groups(units)
     capacity = {group.name: group.size for group in groups}
     inner = optax.with_extra_args_support(inner)
 
     def init(params) -> RedoState:
-        unit_checks.check(groups, params)
+        if jax.tree.leaves(params):  # not a placeholder of optax.tree.map_params
+            unit_checks.check(groups, params)
         return RedoState(
             inner=inner.init(params),
             magnitude={group.name: jnp.zeros(group.size) for group in groups},
+            discount={group.name: jnp.ones(group.size) for group in groups},
             replaced={group.name: jnp.zeros(group.size, bool) for group in groups},
             count=jnp.zeros((), jnp.int32),
-            key=key,
+            key=replacement.own(key),
         )
 
-    def update(grads, state, params=None, *, features, **extra_args):
+    def update(grads, state, params=None, *, features=None, **extra_args):
         checks.given_params(params)
         activations = checks.activations(groups, features)
         inner_state = state.inner
@@ -120,16 +127,18 @@ def redo(
         )
         count = optax.safe_increment(state.count)
         due = count % period == 0
-        magnitude, ranking, number = {}, {}, {}
+        magnitude, discount, ranking, number = {}, {}, {}, {}
         for name, old in state.magnitude.items():
             new = jnp.mean(jnp.abs(activations[name]), axis=0)
             old = jnp.where(jnp.isfinite(old), old, new)
             magnitude[name] = new + decay_rate * (old - new)
-            finite = jnp.isfinite(magnitude[name])
+            discount[name] = decay_rate * state.discount[name]
+            corrected = magnitude[name] / (1 - discount[name])
+            finite = jnp.isfinite(corrected)
             # s <= tau without the division, so that an all-silent layer is all dormant.
-            mean = jnp.mean(magnitude[name], where=finite)
-            dormant = due & finite & (magnitude[name] <= threshold * mean)
-            ranking[name] = jnp.where(dormant, magnitude[name], jnp.inf)
+            mean = jnp.mean(corrected, where=finite)
+            dormant = due & finite & (corrected <= threshold * mean)
+            ranking[name] = jnp.where(dormant, corrected, jnp.inf)
             number[name] = jnp.sum(dormant)
 
         chosen = replacement.choose(
@@ -144,9 +153,17 @@ def redo(
             count=count,
         )
         updates = replacement.replace_weights(groups, chosen, params, updates)
-        forget = lambda name, x: jnp.where(chosen.replaced[name], 0, x)
-        magnitude = {name: forget(name, x) for name, x in magnitude.items()}
-        state = RedoState(inner_state, magnitude, chosen.replaced, count, state.key)
+        forget = lambda tree, value: {
+            name: jnp.where(chosen.replaced[name], value, x) for name, x in tree.items()
+        }
+        state = RedoState(
+            inner=inner_state,
+            magnitude=forget(magnitude, 0),
+            discount=forget(discount, 1),
+            replaced=chosen.replaced,
+            count=count,
+            key=state.key,
+        )
         return updates, state
 
     return optax.GradientTransformationExtraArgs(init, update)

@@ -120,12 +120,13 @@ def lowest(scores: jax.Array, number: jax.Array, capacity: int):
     else:
         order = jax.lax.top_k(-scores, capacity)[1]
     wanted = (jnp.arange(capacity) < number) & jnp.isfinite(scores[order])
-    hit = (order[:, None] == jnp.arange(len(scores))) & wanted[:, None]
-    return jnp.any(hit, axis=0), jnp.argmax(hit, axis=0).astype(jnp.int32)
+    places = jnp.arange(capacity, dtype=jnp.int32)
+    chosen = jnp.zeros(len(scores), bool).at[order].set(wanted)
+    return chosen, jnp.zeros(len(scores), jnp.int32).at[order].set(places)
 
 
-def initializers_for(groups, params, initializer, capacity) -> dict[str, Initializer]:
-    """Makes drawing a few columns of a weight equal to drawing those of the whole.
+def initializers_for(groups, params, initializer) -> dict[str, Initializer]:
+    """Makes drawing one unit's weights equal to drawing those of the whole layer.
 
     The scale of some initialisers (Glorot) depends on the number of units drawn. It is
     measured here, once, on constants: drawn with one key, the first entries of a small
@@ -134,61 +135,66 @@ def initializers_for(groups, params, initializer, capacity) -> dict[str, Initial
     Args:
       groups: the ``UnitGroup`` records.
       params: the parameters, or their shapes.
-      initializer: ``(key, shape, dtype) -> array``, or one such function per path.
-      capacity: columns drawn at once, per group name.
+      initializer: ``(key, shape, dtype) -> array``, or one such function per path; the
+        units run along the last axis of ``shape``.
 
     Returns:
-      One initialiser per path of an incoming weight.
+      For every path of an incoming weight a function ``(key, dtype) -> weights`` of one
+      unit, in the parameter's layout with its unit axis of length 1.
 
     Raises:
-      ValueError: if a path has no initialiser, or one whose draws for some units are
-        not a multiple of its draws for all units.
+      ValueError: if a path has no initialiser, or one whose draws for one unit are not
+        a multiple of its draws for all units.
     """
     leaves = by_path(params).leaves
     return {
-        axis.path: _for_columns(
-            axis, initializer, leaves[axis.path], capacity[group.name]
-        )
+        axis.path: _for_one_unit(axis, initializer, leaves[axis.path].shape)
         for group in groups
         for axis in group.incoming
     }
 
 
-def _for_columns(axis, initializer, leaf, capacity: int) -> Initializer:
+def _for_one_unit(axis, initializer, shape):
     if isinstance(initializer, Mapping):
         if axis.path not in initializer:
             raise ValueError(f"initializer: nothing for {axis.path!r}; give it one.")
         initializer = initializer[axis.path]
-    scale = _scale(initializer, leaf.shape, axis.axis, capacity)
+    place = axis.axis % len(shape)
+    fan_in = (*shape[:place], *shape[place + 1 :])
+    scale = _scale(initializer, fan_in, shape[place])
     if scale is None:
         raise ValueError(
-            f"initializer: its draws for {capacity} units of {axis.path!r} (shape "
-            f"{leaf.shape}) are not a multiple of its draws for all of them, so single "
-            "units cannot be drawn; give one whose weights are independent."
+            f"initializer: its draws for one unit of {axis.path!r} (shape {shape}) are "
+            "not a multiple of its draws for all of them, so single units cannot be "
+            "drawn; give one whose weights are independent."
         )
-    if abs(scale - 1) < 1e-5:
-        return initializer
-    return lambda key, shape, dtype: scale * initializer(key, shape, dtype)
+
+    def draw(key, dtype):
+        drawn = initializer(key, (*fan_in, 1), dtype)
+        drawn = drawn if abs(scale - 1) < 1e-5 else scale * drawn
+        return jnp.moveaxis(drawn, -1, place)
+
+    return draw
 
 
 @functools.lru_cache(maxsize=1024)
-def _scale(initializer, shape, axis: int, capacity: int) -> float | None:
-    """Scale of the whole draw over that of some units, if they differ by a scale."""
+def _scale(initializer, fan_in: tuple[int, ...], size: int) -> float | None:
+    """Scale of the whole draw over that of one unit, if they differ by a scale."""
     with jax.ensure_compile_time_eval(), jax.threefry_partitionable(True):
         key = functools.partial(jax.random.key, 0, impl="threefry2x32")
-        few = initializer(key(), cut(shape, axis, capacity), jnp.float32).ravel()
-        whole = initializer(key(), shape, jnp.float32).ravel()[: few.size]
-        few, whole = np.asarray(few, float), np.asarray(whole, float)
-    if not few.any() and not whole.any():
+        one = initializer(key(), (*fan_in, 1), jnp.float32).ravel()
+        whole = initializer(key(), (*fan_in, size), jnp.float32).ravel()[: one.size]
+        one, whole = np.asarray(one, float), np.asarray(whole, float)
+    if not one.any() and not whole.any():
         return 1.0
-    scale = float(np.vdot(few, whole) / np.vdot(few, few))
-    return scale if np.allclose(few * scale, whole, rtol=1e-3) else None
+    scale = float(np.vdot(one, whole) / np.vdot(one, one))
+    return scale if np.allclose(one * scale, whole, rtol=1e-3) else None
 
 
-def cut(shape: tuple[int, ...], axis: int, length: int) -> tuple[int, ...]:
-    """The shape with one axis set to ``length``."""
-    axis %= len(shape)
-    return (*shape[:axis], length, *shape[axis + 1 :])
+def own(key: jax.Array) -> jax.Array:
+    """A copy of a key, so that donating the state leaves the caller's alone."""
+    data = jnp.copy(jax.random.key_data(key))
+    return jax.random.wrap_key_data(data, impl=jax.random.key_impl(key))
 
 
 def step_key(key: jax.Array, count: jax.Array, stream: int) -> jax.Array:
@@ -218,10 +224,8 @@ def choose(
     Returns:
       The replacement.
     """
-    specs = {
-        path: (leaf.shape, leaf.dtype) for path, leaf in by_path(params).leaves.items()
-    }
-    initializers = initializers_for(groups, params, initializer, capacity)
+    dtypes = {path: leaf.dtype for path, leaf in by_path(params).leaves.items()}
+    initializers = initializers_for(groups, params, initializer)
 
     def body(operands, number, key, count):
         replaced, column, drawn = {}, {}, {}
@@ -233,9 +237,17 @@ def choose(
             )
             for axis in group.incoming:
                 key, key_axis = jax.random.split(key)
-                shape, dtype = specs[axis.path]
-                shape = cut(shape, axis.axis, capacity[name])
-                drawn[axis.path] = initializers[axis.path](key_axis, shape, dtype)
+                # One key per column: what is drawn does not depend on the capacity.
+                keys = jax.vmap(functools.partial(jax.random.fold_in, key_axis))(
+                    jnp.arange(capacity[name])
+                )
+                draw = functools.partial(
+                    initializers[axis.path], dtype=dtypes[axis.path]
+                )
+                columns = jax.vmap(draw)(keys)
+                place = axis.axis % (columns.ndim - 1)
+                columns = jnp.squeeze(columns, place + 1)
+                drawn[axis.path] = jnp.moveaxis(columns, 0, place)
         return Replacement(replaced, column, drawn)
 
     due = jnp.any(jnp.stack(list(number.values())) >= 1)
@@ -259,9 +271,9 @@ def replace_weights(groups, replacement: Replacement, params, updates):
 
     def assign(axis, group, value):
         mask = axis.spread(replacement.replaced[group.name], old[axis.path].shape)
-        update = new.leaves[axis.path]
-        change = (value - old[axis.path]).astype(update.dtype)
-        new.leaves[axis.path] = jnp.where(mask, change, update)
+        # Not rounded to the update's precision: a replaced weight is what it is.
+        change = value - old[axis.path]
+        new.leaves[axis.path] = jnp.where(mask, change, new.leaves[axis.path])
 
     for group in groups:
         for axis in group.outgoing:

@@ -73,14 +73,14 @@ def shrink_and_perturb(
     """
     checks.number("shrink", shrink, 0, 1)
     checks.number("perturb_scale", perturb_scale)
-    checks.number("period", period, 1)
+    checks.integer("period", period, 1)
     checks.typed_key(key)
     period = jnp.asarray(period, jnp.int32)
     inner = optax.with_extra_args_support(inner)
 
     def init(params):
         count = jnp.zeros((), jnp.int32)
-        return ShrinkAndPerturbState(inner.init(params), count, key)
+        return ShrinkAndPerturbState(inner.init(params), count, replacement.own(key))
 
     def update(grads, state, params=None, **extra_args):
         checks.given_params(params)
