@@ -32,7 +32,7 @@ def define_config(default: str) -> flags.FlagHolder:
         return config_flags.DEFINE_config_file("config", default, description)
     except (AttributeError, KeyError) as error:
         text = str(error.args[0]).replace("\\n", " ").replace("\\", "")
-        reason = " ".join(text.strip("\"'").split())
+        reason = " ".join(text.replace("'", "").split())
         sys.exit(f"error: no setting {reason}. All settings are in {default}.")
 
 
