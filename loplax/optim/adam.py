@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from loplax.optim import checks, replacement
+from loplax.optim import checks, paths, replacement
 
 
 class ScaleByUnitAdamState(NamedTuple):
@@ -121,15 +121,15 @@ def _corrections(groups, tree, decay, count, unit_count):
     The correction grows with the count, so the smallest count has the smallest
     correction: powers are taken per unit and not per weight.
     """
-    paths = replacement.by_path(tree)
+    found = paths.by_path(tree)
     power = lambda t: 1 - jnp.float32(decay) ** t
-    leaves = dict.fromkeys(paths.leaves, power(count))
+    leaves = dict.fromkeys(found.leaves, power(count))
     for group in groups:
         correction = power(unit_count[group.name])
         for axis in group.incoming + group.biases + group.scales + group.outgoing:
             if axis.path in leaves:
-                shape = paths.leaves[axis.path].shape
+                shape = found.leaves[axis.path].shape
                 own = axis.spread(correction, shape)
                 own = jnp.where(own == 0, 1, own)
                 leaves[axis.path] = jnp.minimum(leaves[axis.path], own)
-    return jax.tree.unflatten(paths.treedef, list(leaves.values()))
+    return jax.tree.unflatten(found.treedef, list(leaves.values()))

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from loplax.optim import checks, replacement, utilities
+from loplax.optim import checks, paths, replacement, utilities
 from loplax.units import checks as unit_checks
 
 Array = jax.Array
@@ -221,7 +221,7 @@ def continual_backprop(
         updates, inner_state = inner.update(
             grads, inner_state, params, features=features, **extra_args
         )
-        weights = replacement.by_path(optax.apply_updates(params, updates)).leaves
+        weights = paths.by_path(optax.apply_updates(params, updates)).leaves
         layers, rations = {}, {}
         for i, group in enumerate(groups):
             key_layer = lambda i=i: replacement.step_key(state.key, state.count, i + 1)

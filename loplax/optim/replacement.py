@@ -17,10 +17,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
-Initializer = Callable[[jax.Array, tuple[int, ...], Any], jax.Array]
+from loplax.optim import initializers, paths
 
 
 class PerUnit(NamedTuple):
@@ -51,25 +50,6 @@ class Replacement(NamedTuple):
     replaced: dict[str, jax.Array]
     column: dict[str, jax.Array]
     drawn: dict[str, jax.Array]
-
-
-class Paths(NamedTuple):
-    """The leaves of a parameter tree by path, and the way back."""
-
-    leaves: dict[str, jax.Array]
-    treedef: Any
-
-    def unflatten(self) -> Any:
-        """The tree again."""
-        return jax.tree.unflatten(self.treedef, list(self.leaves.values()))
-
-
-def by_path(tree: Any) -> Paths:
-    """Flattens a tree into a dict from ``a/b/c`` to leaf, in tree order."""
-    pairs, treedef = jax.tree_util.tree_flatten_with_path(tree)
-    name = jax.tree_util.keystr
-    leaves = {name(path, simple=True, separator="/"): leaf for path, leaf in pairs}
-    return Paths(leaves, treedef)
 
 
 def when_any(body: Callable[..., Any]) -> Callable[..., Any]:
@@ -125,72 +105,6 @@ def lowest(scores: jax.Array, number: jax.Array, capacity: int):
     return chosen, jnp.zeros(len(scores), jnp.int32).at[order].set(places)
 
 
-def initializers_for(groups, params, initializer) -> dict[str, Initializer]:
-    """Makes drawing one unit's weights equal to drawing those of the whole layer.
-
-    The scale of some initialisers (Glorot) depends on the number of units drawn. It is
-    measured here, once, on constants: drawn with one key, the first entries of a small
-    and of the full array differ by a constant factor, which corrects the small draw.
-
-    Args:
-      groups: the ``UnitGroup`` records.
-      params: the parameters, or their shapes.
-      initializer: ``(key, shape, dtype) -> array``, or one such function per path; the
-        units run along the last axis of ``shape``.
-
-    Returns:
-      For every path of an incoming weight a function ``(key, dtype) -> weights`` of one
-      unit, in the parameter's layout with its unit axis of length 1.
-
-    Raises:
-      ValueError: if a path has no initialiser, or one whose draws for one unit are not
-        a multiple of its draws for all units.
-    """
-    leaves = by_path(params).leaves
-    return {
-        axis.path: _for_one_unit(axis, initializer, leaves[axis.path].shape)
-        for group in groups
-        for axis in group.incoming
-    }
-
-
-def _for_one_unit(axis, initializer, shape):
-    if isinstance(initializer, Mapping):
-        if axis.path not in initializer:
-            raise ValueError(f"initializer: nothing for {axis.path!r}; give it one.")
-        initializer = initializer[axis.path]
-    place = axis.axis % len(shape)
-    fan_in = (*shape[:place], *shape[place + 1 :])
-    scale = _scale(initializer, fan_in, shape[place])
-    if scale is None:
-        raise ValueError(
-            f"initializer: its draws for one unit of {axis.path!r} (shape {shape}) are "
-            "not a multiple of its draws for all of them, so single units cannot be "
-            "drawn; give one whose weights are independent."
-        )
-
-    def draw(key, dtype):
-        drawn = initializer(key, (*fan_in, 1), dtype)
-        drawn = drawn if abs(scale - 1) < 1e-5 else scale * drawn
-        return jnp.moveaxis(drawn, -1, place)
-
-    return draw
-
-
-@functools.lru_cache(maxsize=1024)
-def _scale(initializer, fan_in: tuple[int, ...], size: int) -> float | None:
-    """Scale of the whole draw over that of one unit, if they differ by a scale."""
-    with jax.ensure_compile_time_eval(), jax.threefry_partitionable(True):
-        key = functools.partial(jax.random.key, 0, impl="threefry2x32")
-        one = initializer(key(), (*fan_in, 1), jnp.float32).ravel()
-        whole = initializer(key(), (*fan_in, size), jnp.float32).ravel()[: one.size]
-        one, whole = np.asarray(one, float), np.asarray(whole, float)
-    if not one.any() and not whole.any():
-        return 1.0
-    scale = float(np.vdot(one, whole) / np.vdot(one, one))
-    return scale if np.allclose(one * scale, whole, rtol=1e-3) else None
-
-
 def own(key: jax.Array) -> jax.Array:
     """A copy of a key, so that donating the state leaves the caller's alone."""
     data = jnp.copy(jax.random.key_data(key))
@@ -224,8 +138,8 @@ def choose(
     Returns:
       The replacement.
     """
-    dtypes = {path: leaf.dtype for path, leaf in by_path(params).leaves.items()}
-    initializers = initializers_for(groups, params, initializer)
+    dtypes = {path: leaf.dtype for path, leaf in paths.by_path(params).leaves.items()}
+    draws = initializers.one_unit(groups, params, initializer)
 
     def body(operands, number, key, count):
         replaced, column, drawn = {}, {}, {}
@@ -241,9 +155,7 @@ def choose(
                 keys = jax.vmap(functools.partial(jax.random.fold_in, key_axis))(
                     jnp.arange(capacity[name])
                 )
-                draw = functools.partial(
-                    initializers[axis.path], dtype=dtypes[axis.path]
-                )
+                draw = functools.partial(draws[axis.path], dtype=dtypes[axis.path])
                 columns = jax.vmap(draw)(keys)
                 place = axis.axis % (columns.ndim - 1)
                 columns = jnp.squeeze(columns, place + 1)
@@ -267,7 +179,7 @@ def replace_weights(groups, replacement: Replacement, params, updates):
     Returns:
       The updates.
     """
-    old, new = by_path(params).leaves, by_path(updates)
+    old, new = paths.by_path(params).leaves, paths.by_path(updates)
 
     def assign(axis, group, value):
         mask = axis.spread(replacement.replaced[group.name], old[axis.path].shape)
@@ -305,7 +217,7 @@ def transfer_means(groups, replaced: Mapping, means: Mapping, weights, updates):
     Returns:
       The updates, with every bias moved by the sum of weight times mean activation.
     """
-    new = by_path(updates)
+    new = paths.by_path(updates)
     for group in groups:
         lost = jnp.where(replaced[group.name], means[group.name], 0)
         for axis in group.outgoing:
@@ -336,13 +248,13 @@ def reset_state(inner, state, groups, replaced: Mapping, params):
     Returns:
       The state, with the value of ``inner.init(params)`` at these weights and units.
     """
-    paths, touched = by_path(params), {}
+    found, touched = paths.by_path(params), {}
     for group in groups:
         for axis in group.incoming + group.biases + group.scales + group.outgoing:
-            mask = axis.spread(replaced[group.name], paths.leaves[axis.path].shape)
+            mask = axis.spread(replaced[group.name], found.leaves[axis.path].shape)
             touched[axis.path] = touched.get(axis.path, False) | mask
     masks = jax.tree.unflatten(
-        paths.treedef, [_Mask(touched.get(path), x) for path, x in paths.leaves.items()]
+        found.treedef, [_Mask(touched.get(path), x) for path, x in found.leaves.items()]
     )
     absent = lambda x: isinstance(x, optax.MaskedNode)
     masks = optax.tree.map_params(
