@@ -255,7 +255,7 @@ def test_missing_arguments(bench, name):
         with pytest.raises(ValueError, match="needs params, got None"):
             shape(None, features=features)
     if case.needs_features:
-        with pytest.raises(TypeError, match="features"):
+        with pytest.raises(ValueError, match="needs features=.*units.tap"):
             shape(bench.params)
     else:
         shape(bench.params)
