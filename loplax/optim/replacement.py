@@ -56,8 +56,7 @@ def when_any(body: Callable[..., Any]) -> Callable[..., Any]:
     """Runs ``body`` only if some element of a flag is set, also under ``vmap``.
 
     A vmapped ``lax.cond`` becomes a select that always runs both sides. This one stays
-    a
-    branch: the batched body runs if any run of the batch needs it, so ``body`` must
+    a branch: the batched body runs if any run of the batch needs it, so ``body`` must
     do nothing by itself for those that do not.
 
     Args:

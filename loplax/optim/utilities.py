@@ -37,7 +37,7 @@ FACTORS = {
 }
 
 
-def mean_magnitude(axes, size: int, weights: Callable[[str], jax.Array]) -> jax.Array:
+def mean_magnitude(axes, size: int, weights: Mapping[str, jax.Array]) -> jax.Array:
     """Mean absolute weight of each unit over all the given parameters.
 
     Args:

@@ -1,6 +1,7 @@
 """Hidden units as explicit records: where each unit's weights sit in the parameters."""
 
 import difflib
+import math
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
@@ -102,9 +103,7 @@ class WeightAxis(NamedTuple):
     def count(self, shape: tuple[int, ...], size: int) -> int:
         """Number of weights that each of the ``size`` units owns."""
         outer, inner = self.repeat
-        total = 1
-        for length in shape:
-            total *= length
+        total = math.prod(shape)
         if self.groups > 1:
             return total // size
         return total // shape[self.axis] * outer * inner
