@@ -45,7 +45,8 @@ class Figure(NamedTuple):
       higher_is_better: whether it measures success, not error.
       every: bins averaged into a point of the curves.
       view: ``(dataset, configuration) -> dataset``, what to show of the results.
-      along: what the step of that dataset counts.
+      along: what the step of that dataset counts, if not ``steps``.
+      steps: what the results' steps are.
     """
 
     metric: str
@@ -54,7 +55,8 @@ class Figure(NamedTuple):
     higher_is_better: bool = False
     every: int = 1
     view: Callable[[xarray.Dataset, dict], xarray.Dataset] | None = None
-    along: str = "examples"
+    along: str = ""
+    steps: str = "examples"
 
 
 def draw(workdir: str, shown: Figure) -> list[str]:
@@ -98,7 +100,7 @@ def _main(dataset: xarray.Dataset, shown: Figure):
     many = dataset.sizes["method"] > MANY
     figure.set_size_inches(9.6 if many else 6.4, 4.8 if many else 4.2)
     plots.curves(axes, dataset, shown.metric, labels=specs.LABELS, every=shown.every)
-    axes.set_xlabel(shown.along)
+    axes.set_xlabel(shown.along or shown.steps)
     axes.set_ylabel(shown.axis)
     if not shown.higher_is_better:
         axes.set_ylim(bottom=0)
@@ -122,7 +124,7 @@ def _many(dataset: xarray.Dataset, shown: Figure):
     figure, many = plots.panels(len(titles))
     for axes, (name, title) in zip(many, titles.items(), strict=True):
         plots.curves(axes, dataset, name, labels=specs.LABELS)
-        axes.set_xlabel(shown.along)
+        axes.set_xlabel(shown.along or shown.steps)
         axes.set_title(title, fontsize=10)
     plots.legend(figure, many)
     return figure

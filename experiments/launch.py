@@ -74,7 +74,7 @@ def run(workdir, config, devices, study, *, overwrite) -> xarray.Dataset:
       workdir: directory of the study.
       config: the configuration.
       devices: where to run.
-      study: what the configuration means, a ``studies.Study``.
+      study: what the configuration means, a ``studies.Study`` or a ``control.Study``.
       overwrite: whether to start anew.
 
     Returns:
@@ -92,11 +92,11 @@ def run(workdir, config, devices, study, *, overwrite) -> xarray.Dataset:
     on_cpu = devices[0].platform == "cpu"
     return sweep.run(
         workdir,
-        {name: studies.method(study, config, name) for name in names},
+        {name: study.method(config, name) for name in names},
         key=jax.random.key(config.seed),
         num_seeds=config.seeds,
         num_segments=number,
-        steps_per_segment=bins * study.examples_per_bin,
+        steps_per_segment=bins * study.steps_per_bin,
         settings={name: list(v) for name, v in config.sweep.items() if v},
         data=study.data,
         config=scientific(config),
@@ -112,20 +112,23 @@ def run(workdir, config, devices, study, *, overwrite) -> xarray.Dataset:
 def scientific(config) -> dict:
     """The configuration without what changes how a study runs but not its numbers."""
     how = ("platform", "runs_per_block", "max_runs", "unroll", "checkpoint_seconds")
-    fields = json.loads(config.to_json_best_effort()) | {
-        "methods": studies.words(config.methods),
-        "observe": studies.words(config.observe),
-    }
+    fields = json.loads(config.to_json_best_effort())
+    for name in ("methods", "observe"):
+        if name in fields:
+            fields[name] = studies.words(fields[name])
     return {name: value for name, value in fields.items() if name not in how}
 
 
-def table(dataset: xarray.Dataset, metric: str, every: int = 1) -> str:
+def table(
+    dataset: xarray.Dataset, metric: str, every: int = 1, steps: str = "examples"
+) -> str:
     """A metric in the first and the last bins, one line per method and setting.
 
     Args:
       dataset: the results.
       metric: the metric.
       every: number of bins to average.
+      steps: what the results' steps are.
 
     Returns:
       Mean over the seeds and its 95% bootstrap interval, as text.
@@ -133,7 +136,7 @@ def table(dataset: xarray.Dataset, metric: str, every: int = 1) -> str:
     size = int(dataset["step"][0]) * min(every, dataset.sizes["bin"])
     dataset = plots.coarse(dataset, metric, every)
     ends = sorted({0, dataset.sizes["bin"] - 1})
-    names = [f"first {size:,} examples", f"last {size:,}"][: len(ends)]
+    names = [f"first {size:,} {steps}", f"last {size:,}"][: len(ends)]
     found = results.summary(dataset, metric, ends)
     swept = plots.swept(dataset)
     frame = found.to_dataframe().reset_index()

@@ -95,13 +95,14 @@ def make(
     if name in ("l2", "shrink_and_perturb"):
         used |= {"weight_decay"}  # the optimiser's: added to the gradient
     if spec.optimizer:
-        used = spec.settings
+        used = {"learning_rate", *spec.settings}
     numbers = {setting: hparams[setting] for setting in used}
     own = {s: hparams[s] for s in spec.settings if s not in used}
     rate = schedule(numbers["learning_rate"])
     in_turn = name == "plasticity_injection"
     numbers["learning_rate"] = 1.0 if in_turn else rate
-    per_unit = groups if name in RESETS else None
+    resets = name in RESETS and static.get("reset_inner", True)
+    per_unit = groups if resets else None
     inner = _optimizer(spec.optimizer or optimizer, numbers, per_unit, key)
     if in_turn:
         checks.integer("injection_step", own["injection_step"], 0)

@@ -52,6 +52,6 @@ def _run(argv: list[str], config, name: str) -> None:
             overwrite=OVERWRITE.value,
         )
         shown = plot.FIGURE
-        print(launch.table(dataset, shown.metric, shown.every))
+        print(launch.table(dataset, shown.metric, shown.every, shown.steps))
         print("figures:", *plot.draw(workdir))
         print("results:", workdir / "results.nc")

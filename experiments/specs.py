@@ -32,7 +32,8 @@ OPTIMIZERS = {
     "sgd": {},
     # SGD with momentum and L2 regularisation, as torch.optim.SGD.
     "momentum": {"momentum": 0.9, "weight_decay": 0.0},
-    "adam": {"b1": 0.9, "b2": 0.999},
+    # With L2 regularisation, as torch.optim.Adam.
+    "adam": {"b1": 0.9, "b2": 0.999, "weight_decay": 0.0},
 }
 
 SPECS = {
@@ -40,6 +41,10 @@ SPECS = {
     "linear": Spec({}, "linear model", network={"linear": True}),
     # Added to the gradient. Dohare et al. 2024: 1e-3 to 1e-6.
     "l2": Spec({"weight_decay": 1e-3}, "L2"),
+    # Lyle et al. 2023, Dohare et al. 2024: equal betas.
+    "tuned_adam": Spec(
+        {"b1": 0.99, "b2": 0.99, "weight_decay": 0.0}, "tuned Adam", optimizer="adam"
+    ),
     # Decoupled weight decay, in units of the step size. Loshchilov & Hutter 2019.
     "adamw": Spec(
         {"learning_rate": 1e-3, "b1": 0.9, "b2": 0.999, "weight_decay": 1e-2},
@@ -54,6 +59,7 @@ SPECS = {
             "utility": "adaptable_contribution",
             "accumulate": True,  # whether fractions of a replacement add up
             "rate_of": "eligible",  # units that the rate counts: eligible or all
+            "reset_inner": True,  # whether the optimiser's moments start anew too
         },
     ),
     # McCutcheon 2026: its best values.
@@ -160,5 +166,39 @@ def add_execution(config: ml_collections.ConfigDict) -> None:
     config.platform = "auto"  # auto, cpu, gpu or tpu
     config.runs_per_block = 0  # runs vmapped at once; 0: the problem's choice
     config.max_runs = 0  # runs held in memory at once; 0: all
-    config.unroll = 0  # steps per loop iteration; 0: 2 on cpu, 1 elsewhere
     config.checkpoint_seconds = 10.0  # least time between two checkpoints
+
+
+def add_control(config: ml_collections.ConfigDict) -> None:
+    """Adds how an agent learns to a config: PPO as in Dohare et al., Nature 632, 2024.
+
+    Args:
+      config: the configuration, with its ``learning_rate``.
+    """
+    config.num_envs = 1  # environments of a run
+    config.num_steps = 2048  # steps of each environment before an update
+    config.epochs = 10  # how often an update goes through what was collected
+    config.minibatches = 16  # steps per epoch
+    config.bootstrap = True  # whether a time limit is no end of the return
+    config.optimizer = "adam"  # sgd, momentum or adam
+    config.activation = "relu"  # relu, tanh, sigmoid, elu, leaky_relu, swish
+    config.hidden = (256, 256)  # units per hidden layer, of policy and value each
+    add_methods(config)
+    ppo = {
+        "gamma": 0.99,  # discount
+        "gae_lambda": 0.95,
+        "clip": 0.2,  # of the probability ratio
+        "value_weight": 1.0,
+        "entropy_weight": 0.0,
+    }
+    for name, value in ppo.items():
+        config[name] = value
+        config.sweep[name] = ()
+    for name in ("l2", "cbp", "redo"):  # on top of tuned Adam
+        config[name].b1 = config[name].b2 = 0.99
+    config.l2.weight_decay = 1e-3
+    config.cbp.weight_decay = 1e-4
+    config.cbp.maturity_threshold = 10_000
+    config.cbp.utility = "contribution"
+    config.redo.period = 100
+    add_execution(config)

@@ -64,7 +64,7 @@ class Study(NamedTuple):
     runs_per_block: tuple[int, int] = (32, 1)
 
     @property
-    def examples_per_bin(self) -> int:
+    def steps_per_bin(self) -> int:
         """Examples that a run learns from in a bin."""
         return self.chunks * self.stream(self.data).chunk * self.batch
 
@@ -73,6 +73,39 @@ class Study(NamedTuple):
         """Number of segments of a run, and bins per segment."""
         per_segment = math.gcd(self.bins, self.bins_per_segment)
         return self.bins // per_segment, per_segment
+
+    def method(self, config, name: str) -> sweep.Method:
+        """The learner of a method, and the numeric settings that it uses.
+
+        Args:
+          config: its configuration.
+          name: name of the method.
+
+        Returns:
+          The method, for ``sweep.run``.
+
+        Raises:
+          ValueError: for anything in the configuration that cannot be run.
+        """
+        if config.unroll < 0:
+            raise ValueError(f"unroll must be at least 0, got {config.unroll}.")
+        build = problem(self, config, name)
+        values = methods.values(config, name)
+        for setting, swept in config.sweep.items():
+            for value in swept if setting in values else ():
+                build(values | {setting: value}, jax.random.key(0), self.data)
+        build(values, jax.random.key(0), self.data)
+        segment = functools.partial(
+            train.segment,
+            build,
+            bins=self.segments[1],
+            chunks=self.chunks,
+            unroll=config.unroll or (2 if jax.default_backend() == "cpu" else 1),
+            fresh=self.fresh,
+        )
+        return sweep.Method(
+            sweep.Learner(functools.partial(train.init, build), segment), values
+        )
 
 
 def whole(name: str, number: int, part_name: str, part: int) -> int:
@@ -185,38 +218,3 @@ def _on_task(study: Study, spec: specs.Spec, network: Network, tx):
     if what:
         return tasks.reset_head(network, study.head, zero=what == "zero")
     return None
-
-
-def method(study: Study, config, name: str) -> sweep.Method:
-    """The learner of a method, and the numeric settings that it uses.
-
-    Args:
-      study: the study.
-      config: its configuration.
-      name: name of the method.
-
-    Returns:
-      The method, for ``sweep.run``.
-
-    Raises:
-      ValueError: for anything in the configuration that cannot be run.
-    """
-    if config.unroll < 0:
-        raise ValueError(f"unroll must be at least 0, got {config.unroll}.")
-    build = problem(study, config, name)
-    values = methods.values(config, name)
-    for setting, swept in config.sweep.items():
-        for value in swept if setting in values else ():
-            build(values | {setting: value}, jax.random.key(0), study.data)
-    build(values, jax.random.key(0), study.data)
-    segment = functools.partial(
-        train.segment,
-        build,
-        bins=study.segments[1],
-        chunks=study.chunks,
-        unroll=config.unroll or (2 if jax.default_backend() == "cpu" else 1),
-        fresh=study.fresh,
-    )
-    return sweep.Method(
-        sweep.Learner(functools.partial(train.init, build), segment), values
-    )

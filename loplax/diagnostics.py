@@ -1,6 +1,7 @@
 """What is observed of a network while it learns: metrics, where to take them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -49,22 +50,34 @@ def observe(
     return jax.tree.map(lambda value: jnp.asarray(value, jnp.float32), found)
 
 
-def _weights(problem, state, step):
+def of_weights(params: Any, initial: Any) -> dict[str, jax.Array]:
+    """``weight_magnitude`` and ``distance_from_init``.
+
+    Args:
+      params: the parameters.
+      initial: the parameters at the start.
+
+    Returns:
+      Scalars by name.
+    """
     return {
-        "weight_magnitude": metrics.weight_magnitude(state.params),
-        "distance_from_init": metrics.distance(state.params, state.initial),
+        "weight_magnitude": metrics.weight_magnitude(params),
+        "distance_from_init": metrics.distance(params, initial),
     }
 
 
-def _features(problem, state, step):
-    if not problem.groups:
+def of_features(layers: Sequence[jax.Array]) -> dict[str, jax.Array]:
+    """Fractions of useless units, and the ranks of the last hidden layer.
+
+    Args:
+      layers: activations ``[examples, ..., units]``, one array per hidden layer.
+
+    Returns:
+      Scalars by name, the family ``"features"`` of `observe`; none without layers.
+    """
+    if not layers:
         return {}
-    inputs, _ = problem.stream.probe(state.stream)
-    tapped = units.tap(problem.network.predict)
-    read = problem.features or (lambda *args: tapped(*args)[1])
-    features = read(state.params, state.stats, inputs)
-    layers = [features[group.name] for group in problem.groups]
-    sizes = jnp.array([group.size for group in problem.groups])
+    sizes = jnp.array([layer.shape[-1] for layer in layers])
     fractions = {
         "dead": metrics.dead_fraction,
         "dormant": metrics.dormant_fraction,
@@ -84,6 +97,20 @@ def _features(problem, state, step):
         metrics.stable_rank,
     )
     return found | {rank.__name__: rank(layers[-1]) for rank in ranks}
+
+
+def _weights(problem, state, step):
+    return of_weights(state.params, state.initial)
+
+
+def _features(problem, state, step):
+    if not problem.groups:
+        return {}
+    inputs, _ = problem.stream.probe(state.stream)
+    tapped = units.tap(problem.network.predict)
+    read = problem.features or (lambda *args: tapped(*args)[1])
+    features = read(state.params, state.stats, inputs)
+    return of_features([features[group.name] for group in problem.groups])
 
 
 def _probe_loss(problem, state):

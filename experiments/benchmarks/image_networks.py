@@ -65,7 +65,7 @@ def programs(name: str, count: int = 1):
 
     def add(label, method, learn):
         build = studies.problem(study, config, method)
-        values = studies.method(study, config, method).hparams
+        values = study.method(config, method).hparams
         hparams = {setting: jnp.float32(value) for setting, value in values.items()}
 
         def init(key, data):

@@ -26,7 +26,7 @@ def program(method: str, count: int, device: jax.Device):
     config = configs.get_config()
     made = study.make(config)
     build = studies.problem(made, config, method)
-    numbers = studies.method(made, config, method).hparams
+    numbers = made.method(config, method).hparams
 
     def init(key):
         hparams = {name: jnp.float32(value) for name, value in numbers.items()}

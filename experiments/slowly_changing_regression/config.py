@@ -58,6 +58,7 @@ def get_config(preset: str = "paper") -> ml_collections.ConfigDict:
     config.observe = ("weights", "features")  # diagnostics, at the end of each bin
     specs.add_methods(config)  # all with the defaults of experiments/specs.py
     specs.add_execution(config)
+    config.unroll = 0  # steps per loop iteration; 0: 2 on cpu, 1 elsewhere
 
     if preset == "laptop":
         config.methods = METHODS

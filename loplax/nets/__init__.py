@@ -1,6 +1,7 @@
 """Networks, as Flax linen modules, and what goes around a network."""
 
 from loplax.nets import input_normalization
+from loplax.nets.actor_critic import ActorCritic
 from loplax.nets.batch_norm import restart_statistics
 from loplax.nets.conv import ConvNet
 from loplax.nets.layers import (
@@ -17,6 +18,7 @@ from loplax.nets.resnet import ResNet18, resnet18_reference_units
 
 __all__ = [
     "ACTIVATIONS",
+    "ActorCritic",
     "MLP",
     "NORMALIZATIONS",
     "ConvNet",

@@ -14,7 +14,8 @@ class ConvNet(nn.Module):
     """Convolutions with 2x2 max pooling, then fully connected layers.
 
     Convolutions and pools are not padded: an image of 32x32 leaves a map of 2x2.
-    Biases start at 0, kernels at `kaiming_uniform`.
+    Biases start at 0, kernels at `kaiming_uniform`; the authors' code starts both at
+    PyTorch's default, uniform on +- 1 / sqrt(fan_in).
 
     Attributes:
       outputs: number of outputs.

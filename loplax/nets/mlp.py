@@ -18,8 +18,7 @@ def _small_dot(x, kernel, dimension_numbers, **_):
 class MLP(nn.Module):
     """Fully connected layers with one activation, and a linear output layer.
 
-    Biases start at 0, kernels at `kaiming_uniform`. Without hidden layers it is a
-    linear model.
+    Biases start at 0. Without hidden layers it is a linear model.
 
     Attributes:
       hidden: units per hidden layer.
@@ -27,6 +26,8 @@ class MLP(nn.Module):
       activation: a name in ``ACTIVATIONS``. A unit of ``"crelu"`` has two outputs:
         halve ``hidden`` to keep the next layers' inputs as many (see `crelu`).
       normalization: ``"none"``, or ``"layer"`` for a layer norm before each activation.
+      kernel_init: initialiser of all kernels, ``(key, shape, dtype) -> array``; by
+        default `kaiming_uniform`, of the activation and, for the outputs, ``"linear"``.
       small: whether to compute the layers as `units.sum_of_products`.
 
     Raises:
@@ -44,6 +45,7 @@ class MLP(nn.Module):
     outputs: int
     activation: str = "relu"
     normalization: str = "none"
+    kernel_init: jax.nn.initializers.Initializer | None = None
     small: bool = False
 
     def __post_init__(self):
@@ -61,11 +63,11 @@ class MLP(nn.Module):
         """Maps ``[..., inputs]`` to ``[..., outputs]``."""
         dot = {"dot_general": _small_dot} if self.small else {}
         activate, _ = layers.ACTIVATIONS[self.activation]
-        init = layers.kaiming_uniform(self.activation)
+        init = self.kernel_init or layers.kaiming_uniform(self.activation)
         for i, size in enumerate(self.hidden):
             x = nn.Dense(size, kernel_init=init, name=f"hidden_{i}", **dot)(x)
             if self.normalization == "layer":
                 x = nn.LayerNorm(name=f"norm_{i}")(x)
             x = activate(x)
-        init = layers.kaiming_uniform("linear")
+        init = self.kernel_init or layers.kaiming_uniform("linear")
         return nn.Dense(self.outputs, kernel_init=init, name="output", **dot)(x)

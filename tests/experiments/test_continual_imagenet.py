@@ -54,7 +54,7 @@ def test_paper_is_the_published_setting(black_images):
         "period": 1,
     }
     made = study.make(config)
-    assert (made.bins, made.examples_per_bin) == (2_000, 250 * 1_200)
+    assert (made.bins, made.steps_per_bin) == (2_000, 250 * 1_200)
     assert (made.batch, made.at_task, made.head) == (100, "zero", "output")
 
 

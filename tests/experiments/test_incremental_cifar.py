@@ -58,7 +58,7 @@ def test_paper_is_the_published_setting(black_images):
     assert set(config.methods) == arms
     made = study.make(config)
     assert made.bins == 20 * 21 // 2
-    assert made.examples_per_bin == 200 * 5 * 450
+    assert made.steps_per_bin == 200 * 5 * 450
     assert [images.shape[:2] for images in made.data] == [
         (100, 450),
         (100, 50),
@@ -92,7 +92,7 @@ def test_schedule(preset, black_images):
             drops = sum(epoch >= milestone for milestone in config.milestones)
             length = (step + 1) * made.stream(made.data).chunk
             expected += [0.1 * config.factor**drops] * length
-    assert len(expected) == made.bins * made.examples_per_bin // config.batch
+    assert len(expected) == made.bins * made.steps_per_bin // config.batch
     found = jax.vmap(made.schedule(jnp.float32(0.1)))(jnp.arange(len(expected)))
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 

@@ -177,14 +177,14 @@ def configured(reading):
 def begun(quick_compile):
     """A run of the study before its first step, with backprop."""
     config, made = configured("reference")
-    learner, numbers = studies.method(made, config, "bp")
+    learner, numbers = made.method(config, "bp")
     return jax.jit(learner.init)(jax.random.key(0), numbers, made.data)
 
 
 def started(begun, reading):
     """The same with continual backprop, and what takes a step."""
     config, made = configured(reading)
-    numbers = studies.method(made, config, "cbp").hparams
+    numbers = made.method(config, "cbp").hparams
     build = studies.problem(made, config, "cbp")
     problem = build(numbers, begun.key_tx, made.data)
     stream, items = problem.stream.draw(begun.stream)

@@ -68,7 +68,7 @@ def test_paper_is_the_published_setting(black_images):
     assert config.shrink_and_perturb.perturb_scale in (1e-4, 1e-5, 1e-6)
     assert config.shrink_and_perturb.period == 1
     made = study.make(config)
-    assert (made.bins, made.examples_per_bin) == (800, 60_000)
+    assert (made.bins, made.steps_per_bin) == (800, 60_000)
     assert made.batch == 1 and made.at_task == ""
 
 

@@ -54,7 +54,7 @@ def test_presets_can_be_run_and_are_not_changed_by_it(name, preset):
     study = importlib.import_module(f"experiments.{name}.study").make(config)
     number, bins = study.segments
     assert number * bins == study.bins
-    methods = [studies.method(study, config, method) for method in config.methods]
+    methods = [study.method(config, method) for method in config.methods]
     assert json.loads(config.to_json()) == before
     if study.at_task != "zero":  # with which there is no plasticity injection
         items = study.bins * study.chunks * study.stream(study.data).chunk

@@ -25,7 +25,7 @@ def test_default_is_the_published_setting():
     assert config.cbp.decay_rate == 0.99
     assert config.cbp.utility == "adaptable_contribution"
     made = study.make(config)
-    assert (made.bins, made.examples_per_bin) == (50, 20_000)
+    assert (made.bins, made.steps_per_bin) == (50, 20_000)
 
 
 BAD = [
@@ -67,7 +67,7 @@ def effect(changed):
     config = changed(configs.get_config("laptop"), bin=100_000)
     made = study.make(config)
     build = studies.problem(made, config, "cbp")
-    numbers = studies.method(made, config, "cbp").hparams
+    numbers = made.method(config, "cbp").hparams
 
     def run(key, rate):
         hparams = numbers | {"replacement_rate": rate}

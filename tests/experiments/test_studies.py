@@ -49,7 +49,7 @@ def test_segments_divide_a_run(quick, bins):
     number, per_segment = study.segments
     assert number * per_segment == study.bins == bins
     assert 1 <= per_segment <= studies.BINS_PER_SEGMENT
-    assert study.examples_per_bin == 20
+    assert study.steps_per_bin == 20
 
 
 # What a learner is.
@@ -71,7 +71,7 @@ def one_chunk(study, build):
 def assert_learns_in_shape(study, config, name):
     """A chunk keeps the types of the state, so that it can be looped over."""
     build = studies.problem(study, config, name)
-    numbers = studies.method(study, config, name).hparams
+    numbers = study.method(config, name).hparams
     hparams = dict.fromkeys(numbers, jax.ShapeDtypeStruct((), jnp.float32))
     before, after, found = jax.eval_shape(
         one_chunk(study, build), jax.random.key(0), hparams
@@ -130,8 +130,8 @@ def test_no_segment_waits_for_the_host(quick, name):
     """No callback and no transfer; for backprop, with all diagnostics."""
     config = quick(observe=tuple(diagnostics.FAMILIES) if name == "bp" else ())
     study = regression.make(config)
-    learner = studies.method(study, config, name).learner
-    numbers = studies.method(study, config, name).hparams
+    learner = study.method(config, name).learner
+    numbers = study.method(config, name).hparams
     hparams = {name: jnp.float32(value) for name, value in numbers.items()}
     state = jax.eval_shape(learner.init, jax.random.key(0), hparams, study.data)
     closed = jax.make_jaxpr(learner.segment)(state, study.data)
@@ -142,7 +142,7 @@ def test_no_segment_waits_for_the_host(quick, name):
 def test_steps_are_unrolled_as_configured(quick):
     for unroll in (1, 4):
         config = quick(unroll=unroll)
-        method = studies.method(regression.make(config), config, "bp")
+        method = regression.make(config).method(config, "bp")
         state = jax.eval_shape(method.learner.init, jax.random.key(0), method.hparams)
         text = str(jax.make_jaxpr(method.learner.segment)(state))
         assert f"unroll={unroll}" in text
@@ -152,7 +152,7 @@ def test_steps_are_unrolled_as_configured(quick):
 def test_a_fresh_network_learns_where_wanted(quick, fresh):
     config = quick()
     study = regression.make(config)._replace(fresh=fresh)
-    method = studies.method(study, config, "bp")
+    method = study.method(config, "bp")
     state = jax.eval_shape(method.learner.init, jax.random.key(0), method.hparams)
     _, found = jax.eval_shape(method.learner.segment, state)
     assert ("loss_fresh" in found) == fresh
@@ -165,7 +165,7 @@ def test_a_rate_of_zero_is_allowed(quick):
         quick(cbp__replacement_rate=0.0),
         quick(sweep__replacement_rate=(0.0, 1e-3)),
     ):
-        method = studies.method(regression.make(config), config, "cbp")
+        method = regression.make(config).method(config, "cbp")
         assert method.hparams["replacement_rate"] == config.cbp.replacement_rate
 
 

@@ -1,0 +1,192 @@
+"""From a configuration to learners: what studies of reinforcement learning share."""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from experiments import methods, specs, studies
+from loplax import envs, nets, policies, ppo, sweep, units
+from loplax.optim import checks
+
+BINS_PER_SEGMENT = 5
+NUMBERS = ("gamma", "gae_lambda", "clip", "value_weight", "entropy_weight")
+COUNTS = ("num_envs", "num_steps", "epochs", "minibatches")
+# Methods that do something to a network's inputs, or at a new task, have no place here.
+METHODS = tuple(
+    name
+    for name, spec in specs.SPECS.items()
+    if not spec.at_task and name not in ("plasticity_injection", "input_normalization")
+)
+
+
+class Study(NamedTuple):
+    """An environment, and how an agent learns in it.
+
+    Attributes:
+      env: the environment.
+      env_params: ``key -> parameters``, with the key of a run's tasks.
+      bins: number of bins of a run.
+      updates: updates per bin.
+      steps_per_bin: environment steps of a run in a bin.
+      data: arrays that all runs share: none.
+      runs_per_block: runs to vmap on an accelerator, and on a CPU.
+    """
+
+    env: Any
+    env_params: Callable[[jax.Array], Any]
+    bins: int
+    updates: int
+    steps_per_bin: int
+    data: tuple = ()
+    runs_per_block: tuple[int, int] = (32, 1)
+
+    @property
+    def segments(self) -> tuple[int, int]:
+        """Number of segments of a run, and bins per segment."""
+        per_segment = math.gcd(self.bins, BINS_PER_SEGMENT)
+        return self.bins // per_segment, per_segment
+
+    def method(self, config, name: str) -> sweep.Method:
+        """The learner of a method, and the numeric settings that it uses.
+
+        Args:
+          config: the configuration.
+          name: name of the method.
+
+        Returns:
+          The method, for ``sweep.run``.
+
+        Raises:
+          ValueError: for anything in the configuration that cannot be run.
+        """
+        build = problem(self, config, name)
+        values = {number: config[number] for number in NUMBERS}
+        values |= methods.values(config, name)
+        for setting, swept in config.sweep.items():
+            for value in swept if setting in values else ():
+                build(values | {setting: value}, jax.random.key(0), ())
+        build(values, jax.random.key(0), ())
+        segment = functools.partial(
+            ppo.segment, build, bins=self.segments[1], updates=self.updates
+        )
+        return sweep.Method(
+            sweep.Learner(functools.partial(ppo.init, build), segment), values
+        )
+
+
+def make(config, data_dir: str | None = None) -> Study:
+    """The study of a configuration.
+
+    Args:
+      config: a configuration with the fields of ``defaults``.
+      data_dir: not used, since environments need no data.
+
+    Returns:
+      The study.
+
+    Raises:
+      ValueError: for an unknown name, or a count that is out of range.
+    """
+    del data_dir
+    env, params = environment(config)
+    steps = {name: config[name] for name in COUNTS}
+    collected = steps["num_envs"] * steps["num_steps"]
+
+    def env_params(key):
+        if config.change == "none":
+            return params
+        # Tasks are as long in the steps of a run, however many environments it has.
+        period = max(1, config.period // config.num_envs)
+        return params.replace(key=key, period=period)
+
+    return Study(
+        env=env,
+        env_params=env_params,
+        bins=studies.whole("updates", config.updates, "bin", config.bin),
+        updates=config.bin,
+        steps_per_bin=config.bin * collected,
+    )
+
+
+def environment(config) -> tuple[Any, Any]:
+    """The environment of a configuration, and its parameters."""
+    settings = {"backend": config.backend} if "backend" in config else {}
+    env, params = envs.make(config.environment, **settings)
+    if config.change == "none":
+        return env, params
+    changes = {
+        "permutation": lambda: envs.permuted(),
+        "offset": lambda: envs.shifted(config.offset),
+    }
+    if config.change in changes:
+        env = envs.Perturbed(env)
+        change = changes[config.change]()
+    elif config.values:
+        change = envs.listed(**{config.change: config.values})
+    else:
+        change = envs.scaled(**{config.change: config.factors})
+    env = envs.Changing(env, change, period=config.period)
+    return env, env.default_params
+
+
+def problem(study: Study, config, name: str) -> ppo.Build:
+    """What a method learns, with what network and transformation.
+
+    Args:
+      study: the study.
+      config: its configuration.
+      name: name of the method.
+
+    Returns:
+      ``(hparams, key, data) -> Problem``.
+
+    Raises:
+      ValueError: for anything in the configuration that cannot be run.
+    """
+    checks.choice("methods", name, METHODS)
+    options = {"activation": config.activation, **specs.SPECS[name].network}
+    hidden = studies.widths(config.hidden, options["activation"])
+    hidden = () if options.pop("linear", False) else hidden
+    params = study.env_params(jax.random.key(0))
+    policy = policies.over(study.env.action_space(params))
+    net = nets.ActorCritic(hidden, policy.actions, policy.continuous, **options)
+    inputs = math.prod(study.env.observation_space(params).shape)
+    example = jnp.zeros((config.num_envs, inputs))
+    first = lambda key: net.init(key, example)["params"]
+    apply = lambda params, x: net.apply({"params": params}, x)
+    groups = units.find(apply, jax.eval_shape(first, jax.random.key(0)), example)
+    static = methods.static(config, name, max((g.size for g in groups), default=1))
+    of = lambda part: tuple(g for g in groups if g.name.startswith(part))
+
+    def build(hparams, key, data) -> ppo.Problem:
+        del data
+        key_tx, key_tasks = jax.random.split(key)
+        tx = methods.make(
+            {setting: v for setting, v in hparams.items() if setting not in NUMBERS},
+            key_tx,
+            name=name,
+            optimizer=config.optimizer,
+            groups=groups,
+            initializer=jax.nn.initializers.lecun_uniform(),
+            static=static,
+        )
+        made = ppo.Problem(
+            env=study.env,
+            env_params=study.env_params(key_tasks),
+            init=first,
+            apply=apply,
+            policy=policy,
+            tx=tx,
+            groups={"": of("policy"), "value_": of("value")},
+            bootstrap=config.bootstrap,
+            **{count: config[count] for count in COUNTS},
+            **{number: hparams[number] for number in NUMBERS},
+        )
+        ppo.check(made)
+        return made
+
+    return build

@@ -1,0 +1,1 @@
+"""Control problems of gymnax that change from task to task."""

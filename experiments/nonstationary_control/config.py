@@ -1,0 +1,53 @@
+"""Control problems of gymnax that change from task to task.
+
+Every preset is ``config.py:NAME``:
+
+  laptop  (default) CartPole, whose observation is permuted anew every 40,000 steps.
+  smoke   seconds; for tests.
+
+The agent is that of Dohare et al., Nature 632, 2024, with smaller networks.
+"""
+
+import ml_collections
+
+from experiments import specs
+
+
+def get_config(preset: str = "laptop") -> ml_collections.ConfigDict:
+    """Returns the configuration of a preset.
+
+    Args:
+      preset: a name from the list above.
+
+    Returns:
+      The configuration; every field can be set on the command line.
+
+    Raises:
+      ValueError: for an unknown preset.
+    """
+    presets = ("laptop", "smoke")
+    if preset not in presets:
+        raise ValueError(f"preset must be one of {presets}, got {preset!r}.")
+    config = ml_collections.ConfigDict()
+    config.methods = ("bp", "tuned_adam", "l2", "cbp")  # any of experiments/specs.py
+    config.environment = "CartPole-v1"  # any of gymnax
+    # permutation or offset (of the observation), a field of the environment's
+    # parameters, such as gravity or length, or none
+    config.change = "permutation"
+    config.period = 40_960  # steps per task
+    config.offset = 1.0  # standard deviation of the offsets
+    config.factors = (0.5, 2.0)  # range of the factors on the field
+    config.values = ()  # or the field's values one after the other
+    config.updates = 500  # of num_envs * num_steps steps each
+    config.bin = 10  # updates per point of the curves
+    config.seeds = 10
+    config.seed = 0  # of the study: another seed, other runs
+    config.learning_rate = 1e-3
+    specs.add_control(config)
+    config.hidden = (64, 64)
+
+    if preset == "smoke":
+        config.hidden, config.seeds = (8, 8), 2
+        config.num_steps, config.minibatches, config.epochs = 64, 4, 2
+        config.updates, config.bin, config.period = 8, 2, 128
+    return config.lock()
