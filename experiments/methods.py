@@ -74,7 +74,7 @@ def make(
       name: a key of ``SPECS``.
       optimizer: a key of ``OPTIMIZERS``.
       groups: the hidden layers.
-      initializer: distribution of re-drawn weights.
+      initializer: distribution of re-drawn weights, or one per path.
       static: further keyword arguments of the method.
       schedule: makes of a learning rate what the optimiser takes.
 

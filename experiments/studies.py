@@ -9,7 +9,7 @@ import jax
 
 from experiments import methods, specs
 from loplax import diagnostics, nets, streams, sweep, tasks, train, units
-from loplax.optim import checks
+from loplax.optim import checks, paths
 from loplax.problem import Build, Network, Problem
 
 BINS_PER_SEGMENT = 5
@@ -22,7 +22,7 @@ class Study(NamedTuple):
       stream: ``data -> Stream``.
       network: makes the network of a method from its options, see ``methods.Spec``.
       loss: as in ``Problem``.
-      initializer: distribution of re-drawn incoming weights.
+      initializer: distribution of the hidden layers' weights.
       bins: number of bins of a run.
       chunks: draws from the stream per bin.
       batch: examples in an item of the stream.
@@ -33,6 +33,7 @@ class Study(NamedTuple):
       features: the same for the diagnostics, as in ``Problem``.
       batch_norm: whether the network's statistics are those of Flax's BatchNorm.
       head: path of the output layer.
+      output_initializer: distribution of its weights.
       at_task: what becomes of the output layer at a new task: ``""``, ``"zero"`` or
         ``"draw"``.
       schedule: makes of a learning rate what the optimiser takes.
@@ -56,6 +57,7 @@ class Study(NamedTuple):
     features: Callable | None = None
     batch_norm: bool = False
     head: str = "output"
+    output_initializer: Callable = nets.kaiming_uniform("linear")
     at_task: str = ""
     schedule: Callable[[jax.Array], Any] = lambda rate: rate
     early_stopping: bool = False
@@ -162,6 +164,7 @@ def problem(study: Study, config, name: str) -> Build:
     network = methods.around(plain, name, methods.values(config, name), shape)
     given = study.features is not None and network is plain
     observed = maintained if given else _units(network, inputs)
+    initializers = _initializers(study, plain)
     static = methods.static(config, name, max((g.size for g in maintained), default=1))
 
     def build(hparams, key, data) -> Problem:
@@ -171,7 +174,7 @@ def problem(study: Study, config, name: str) -> Build:
             name=name,
             optimizer=config.optimizer,
             groups=maintained,
-            initializer=study.initializer,
+            initializer=initializers,
             static=static,
             schedule=study.schedule,
         )
@@ -198,6 +201,15 @@ def problem(study: Study, config, name: str) -> Build:
 def _units(network: Network, inputs) -> units.Units:
     params, stats = jax.eval_shape(network.init, jax.random.key(0))
     return units.find(network.apply, params, stats, inputs, has_aux=True)
+
+
+def _initializers(study: Study, network: Network) -> dict[str, Callable]:
+    """The distribution of the weights of each layer, by path."""
+    params, _ = jax.eval_shape(network.init, jax.random.key(0))
+    hidden, output = study.initializer, study.output_initializer
+    inside = lambda path: f"/{study.head}/" in f"/{path}/"
+    leaves = paths.by_path(params).leaves
+    return {path: output if inside(path) else hidden for path in leaves}
 
 
 def _example(study: Study) -> Any:

@@ -38,7 +38,8 @@ def observe(
       - ``"gradients"`` of the loss on the probe batch: ``gradient_norm`` and
         ``gradient_sparsity``;
       - ``"step"``: what one more step does: ``plasticity`` on its own examples, and
-        ``churn`` of the outputs on the probe batch, which are logits if there are many;
+        ``churn`` of the outputs on the probe batch, which are logits if there are many
+        (of the classes that count, where targets say which);
       - ``"curvature"``: ``hessian_rank`` of the loss on the probe batch and
         ``ntk_rank`` on its first examples.
 
@@ -132,11 +133,13 @@ def _gradients(problem, state, step):
 
 
 def _step(problem, state, step):
-    inputs, _ = problem.stream.probe(state.stream)
+    inputs, targets = problem.stream.probe(state.stream)
     after, before = step(state)
     outputs = [
         problem.network.predict(s.params, s.stats, inputs) for s in (state, after)
     ]
+    if isinstance(targets, tuple):  # labels, and the classes that count
+        outputs = [jnp.where(targets[1], logits, -jnp.inf) for logits in outputs]
     many = outputs[0].ndim > 1 and outputs[0].shape[-1] > 1  # logits
     churn = metrics.churn if many else metrics.value_churn
     return {

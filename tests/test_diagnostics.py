@@ -182,6 +182,31 @@ def test_step_of_a_classifier():
     assert 0.01 < expected["plasticity"] < 1 and expected["churn"] > 1e-4
 
 
+def test_churn_is_that_of_the_classes_that_count():
+    """The others' logits, such as those of classes not seen yet, are free."""
+    seen = jnp.array([True, False, True])
+
+    def masked(function):
+        def with_seen(*args):
+            inputs, labels = function(*args)
+            return inputs, (2 * labels, seen)
+
+        return with_seen
+
+    stream = STREAM._replace(example=masked(STREAM.example), probe=masked(STREAM.probe))
+    loss = classification.masked(classification.cross_entropy)
+    problem = PROBLEM._replace(stream=stream, loss=loss, observe=("step",))
+    third = np.full((6, 1), 3, np.float32)
+    state = state_of(problem, PARAMS | {"v": np.insert(PARAMS["v"], [1], third, 1)})
+    step = jax.jit(lambda state: train.step(problem, state, ITEM))
+    found = jax.jit(lambda state: diagnostics.observe(problem, state, step))(state)
+    logits = [layers(s.params)[2][:, seen] for s in (state, step(state)[0])]
+    p, q = map(softmax, logits)
+    expected = np.mean(np.sum(p * np.log(p / q), axis=1))
+    np.testing.assert_allclose(found["churn"], expected, rtol=1e-3)
+    assert expected > 1e-4
+
+
 def test_step_of_a_regressor():
     """With one number as output the churn is a mean square."""
     first = lambda function: lambda *args: function(*args)[..., 0]

@@ -455,6 +455,15 @@ def test_the_grouping_may_change_on_the_way(crashed, plain):
     same(study(crashed, max_runs=2, runs_per_block=1), plain[0])
 
 
+@pytest.fixture
+def foreground():
+    """Ctrl-C interrupts: a job in the background may have been started to ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("foreground")
 def test_ctrl_c_saves_and_the_same_call_goes_on(tmp_path, plain, monkeypatch, capsys):
     before = signal.getsignal(signal.SIGINT)
     stop_after(monkeypatch, 8, lambda: signal.raise_signal(signal.SIGINT))
@@ -470,6 +479,7 @@ def test_ctrl_c_saves_and_the_same_call_goes_on(tmp_path, plain, monkeypatch, ca
     assert (tmp_path / "results.nc").read_bytes() == plain[1]
 
 
+@pytest.mark.usefixtures("foreground")
 def test_a_second_ctrl_c_interrupts_at_once(tmp_path, monkeypatch):
     def twice():
         signal.raise_signal(signal.SIGINT)

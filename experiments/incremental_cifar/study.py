@@ -72,6 +72,7 @@ def make(config, data_dir: str | None = None) -> studies.Study:
         network=network,
         loss=classification.masked(classification.cross_entropy),
         initializer=nets.kaiming_normal("relu"),
+        output_initializer=nets.kaiming_normal("linear"),
         bins=steps * (steps + 1) // 2,
         chunks=config.epochs,
         batch=config.batch,

@@ -47,7 +47,8 @@ def load(
     (a fixed shuffle). If there is none yet, it is prepared
 
     1. from the files that the makers of the data publish, if they lie in
-       ``data_dir/<name>`` or in ``data_dir``;
+       ``data_dir/<name>`` or in ``data_dir`` (by checksum, since MNIST's and
+       Fashion-MNIST's have the same names);
     2. else by tensorflow-datasets, which downloads them, if TensorFlow is installed.
 
     ``"imagenet32"`` is ImageNet at 32 x 32 (``imagenet_resized/32x32``), with the
@@ -109,14 +110,14 @@ def _digits() -> Dataset:
 
 def _prepare(name: str, data_dir: pathlib.Path, download: bool) -> pathlib.Path:
     """Prepares the data set and returns the prepared folder."""
-    maker, place = makers.MAKERS[name], makers.find(name, data_dir)
-    if place and maker.files:
-        makers.prepare(name, place, data_dir)
+    maker, places = makers.MAKERS[name], makers.find(name, data_dir)
+    if places and maker.files:
+        makers.prepare(name, places, data_dir)
         return data_dir / maker.prepared
     if not (download and _has_tensorflow()):
         raise ValueError(f"{name} is not in {data_dir}.\n{_ways(name, data_dir)}")
     try:
-        return _prepare_officially(maker, data_dir, place or data_dir / name)
+        return _prepare_officially(maker, data_dir, (*places, data_dir / name)[0])
     except Exception as error:  # what it raises has no narrower class in common
         raise ValueError(
             f"tensorflow-datasets cannot prepare {name}: {error}\n"

@@ -10,7 +10,7 @@ import io
 import pathlib
 import tarfile
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -150,14 +150,15 @@ MAKERS = {
 }
 
 
-def find(name: str, data_dir: pathlib.Path) -> pathlib.Path | None:
-    """Where the makers' files are, in ``data_dir/<name>`` or in ``data_dir``."""
+def find(name: str, data_dir: pathlib.Path) -> list[pathlib.Path]:
+    """Which of ``data_dir/<name>`` and ``data_dir`` have files with the makers' names.
+
+    They may be another's: those of MNIST and Fashion-MNIST have the same names.
+    """
     maker = MAKERS[name]
-    wanted = (*maker.downloads, *filter(None, [maker.folder]))
-    for folder in (data_dir / name, data_dir):
-        if any((folder / file).exists() for file in wanted):
-            return folder
-    return None
+    unpacked = lambda place: maker.folder and (place / maker.folder).is_dir()
+    packed = lambda place: any((place / file).exists() for file in maker.downloads)
+    return [p for p in (data_dir / name, data_dir) if unpacked(p) or packed(p)]
 
 
 def _unpack(archive: pathlib.Path) -> dict[str, bytes]:
@@ -172,15 +173,33 @@ def _unpack(archive: pathlib.Path) -> dict[str, bytes]:
         raise ValueError(f"{archive} cannot be unpacked: {error}") from error
 
 
-def _contents(maker: Maker, place: pathlib.Path) -> dict[str, list[bytes]]:
+def _sources(maker: Maker, places: Sequence[pathlib.Path]) -> Iterator[pathlib.Path]:
+    """Folders with files, and archives of them."""
+    for place in places:
+        if (place / maker.folder).is_dir():
+            yield place / maker.folder
+        if maker.folder and (place / maker.downloads[0]).exists():
+            yield place / maker.downloads[0]
+
+
+def _first_right(maker: Maker, places: Sequence[pathlib.Path]) -> dict:
+    """The contents of the first source that is the makers'."""
+    wrong = []
+    for source in _sources(maker, places):
+        try:
+            return _contents(maker, source)
+        except ValueError as error:
+            wrong.append(str(error))
+    raise ValueError("\n".join(wrong))
+
+
+def _contents(maker: Maker, source: pathlib.Path) -> dict[str, list[bytes]]:
     """The contents of all files by split, once their checksums are found right."""
-    source = place / maker.folder
     if source.is_dir():
         names = [name for files in maker.files.values() for name in files]
         paths = [source / name for name in names if (source / name).exists()]
         found = {path.name: path.read_bytes() for path in paths}
     else:
-        source = place / maker.downloads[0]
         found = _unpack(source)
 
     def checked(name: str, size: int, md5: str) -> bytes:
@@ -210,23 +229,24 @@ def _png(image: np.ndarray) -> bytes:
     return packed.getvalue()
 
 
-def prepare(name: str, place: pathlib.Path, data_dir: pathlib.Path) -> None:
+def prepare(name: str, places: Sequence[pathlib.Path], data_dir: pathlib.Path) -> None:
     """Prepares the makers' files for tensorflow-datasets, without TensorFlow.
 
     Args:
       name: a data set of which `MAKERS` knows the files.
-      place: the folder with the files, or with the archive.
+      places: folders with the files, or with the archive; the first right ones count.
       data_dir: where to write the prepared folder; whole or not at all.
 
     Raises:
-      ValueError: if a file is missing or not the makers', before anything is written.
+      ValueError: if everywhere a file is missing or not the makers', before anything is
+        written.
     """
     import tensorflow_datasets as tfds
 
     maker = MAKERS[name]
     splits = {
         split: maker.read(maker, split, contents)
-        for split, contents in _contents(maker, place).items()
+        for split, contents in _first_right(maker, places).items()
     }
     features = {"image": tfds.features.Image(shape=splits["train"]["image"].shape[1:])}
     for label, classes in maker.labels.items():

@@ -7,8 +7,6 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from experiments import studies
-
 pytestmark = pytest.mark.usefixtures("quick_compile", "black_images")
 IMAGES = ("digits", "laptop", "paper", "smoke")
 PRESETS = {

@@ -1,19 +1,22 @@
 """From a configuration to learners: what the studies of all experiments share."""
 
 import functools
+import importlib
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from jax.extend import core
 
-from experiments import specs, studies
+from experiments import methods, specs, studies
 from experiments.permuted_mnist import config as images_configs
 from experiments.permuted_mnist import study as images
 from experiments.slowly_changing_regression import config as configs
 from experiments.slowly_changing_regression import study as regression
 from loplax import diagnostics, nets, train
+from loplax.optim import paths
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
@@ -185,6 +188,41 @@ def started(build, study, name):
     numbers = dict.fromkeys(names, jnp.float32(1))
     state = train.init(build, jax.random.key(0), numbers, study.data)
     return state, build(numbers, state.key_tx, study.data)
+
+
+NETWORKS = {
+    "continual_imagenet": {"hidden": (64,)},
+    "incremental_cifar": {"width": 8},
+    "permuted_mnist": {"hidden": (64,), "dataset": "digits"},
+    "slowly_changing_regression": {"hidden": (200,)},
+}
+
+
+@pytest.mark.parametrize("experiment", NETWORKS)
+def test_output_weights_start_again_as_they_started(changed, experiment):
+    """They are drawn from another distribution than the hidden layers'."""
+    package = importlib.import_module(f"experiments.{experiment}.study")
+    preset = importlib.import_module(f"experiments.{experiment}.config")
+    sizes = {"weight_resets__factor": 0.999, "weight_resets__period": 1}
+    config = changed(preset.get_config("smoke"), **sizes, **NETWORKS[experiment])
+    study = package.make(config)
+    build = studies.problem(study, config, "weight_resets")
+
+    def restart(key):
+        hparams = methods.values(config, "weight_resets")
+        problem = build(hparams, key, study.data)
+        params, _ = problem.network.init(key)
+        grads = jax.tree.map(jnp.zeros_like, params)
+        updates, _ = problem.tx.update(grads, problem.tx.init(params), params)
+        after = optax.apply_updates(params, updates)
+        leaves = (paths.by_path(tree).leaves for tree in (params, after))
+        head = "/output/kernel"  # what is not returned is not compiled
+        return [x for named in leaves for p, x in named.items() if head in f"/{p}"]
+
+    before, after = jax.jit(restart)(jax.random.key(0))
+    assert np.mean(before != after) > 0.99
+    for size in (np.std, lambda x: np.abs(x).max()):
+        np.testing.assert_allclose(size(after), size(before), rtol=0.2)
 
 
 def after_task(digits, at_task, name):

@@ -33,6 +33,19 @@ def test_layers_as_published():
     }
 
 
+def test_initial_weights():
+    """Uniform, with gain sqrt(2) before ReLU and 1 at the output; biases are 0."""
+    init = jax.jit(nets.ConvNet(200).init)
+    params = init(jax.random.key(0), jnp.zeros((32, 32, 3)))["params"]
+    dense = params.pop("dense")
+    for name, layer in (params | dense).items():
+        assert not layer["bias"].any()
+        fan_in = layer["kernel"][..., 0].size
+        bound = np.sqrt((3 if name == "output" else 6) / fan_in)
+        assert 0.98 * bound < abs(layer["kernel"]).max() <= bound
+        np.testing.assert_allclose(layer["kernel"].std(), bound / np.sqrt(3), rtol=0.05)
+
+
 @pytest.mark.parametrize("lead", [(), (7,), (2, 7)])
 def test_one_image_or_any_batch(lead):
     net, image = nets.ConvNet(2), (*lead, 32, 32, 3)

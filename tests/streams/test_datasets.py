@@ -242,12 +242,25 @@ def test_wrong_files_are_named_and_nothing_is_written(name, file, tmp_path, publ
 
 
 def test_one_data_set_in_the_place_of_another(tmp_path, published):
-    _, files = published("mnist")
-    published("fashion_mnist")
-    files = {name: content + b"\0" for name, content in files.items()}
-    put(tmp_path / "fashion_mnist", files)
-    with pytest.raises(ValueError, match="is not as published"):
+    """Files of the same names lie in both places: those with the checksums are read."""
+    arrays, files = published("mnist")
+    _, own = published("fashion_mnist")
+    others = {name: content + b"\0" for name, content in files.items()}
+    put(tmp_path / "fashion_mnist", others)
+    with pytest.raises(ValueError, match=r"fashion_mnist is not as published"):
         datasets.load("fashion_mnist", tmp_path)
+    put(tmp_path, others)
+    with pytest.raises(ValueError, match=r"(?s)fashion_mnist is not .*\n.* is not as"):
+        datasets.load("fashion_mnist", tmp_path)
+    put(tmp_path, own)
+    assert_holds(datasets.load("fashion_mnist", tmp_path), arrays)
+
+
+def test_an_archive_beside_a_damaged_folder(tmp_path, published):
+    arrays, files = published("cifar100")
+    pack(tmp_path / "cifar-100-binary.tar.gz", files, tmp_path)
+    put(tmp_path / "cifar-100-binary", files | {"test.bin": b""})
+    assert_holds(datasets.load("cifar100", tmp_path), arrays)
 
 
 def test_bad_archives(tmp_path, published):
@@ -307,7 +320,7 @@ def test_imagenet32_is_tested_on_its_validation_split(tmp_path, published, monke
     splits = {"train": maker.files["train"], "validation": maker.files["test"]}
     monkeypatch.setitem(makers.MAKERS, "cifar10", maker._replace(files=splits))
     put(tmp_path / maker.folder, files)
-    makers.prepare("cifar10", tmp_path, tmp_path)
+    makers.prepare("cifar10", [tmp_path], tmp_path)
     prepared = tmp_path / "imagenet_resized" / "32x32" / "0.1.0"
     shutil.copytree(tmp_path / maker.prepared, prepared)
     assert_holds(datasets.load("imagenet32", tmp_path), arrays)
@@ -392,7 +405,7 @@ def official(monkeypatch, published):
             scratch = data_dir / "scratch"
             _, files = published("cifar10")
             put(scratch / "cifar-10-batches-bin", files)
-            makers.prepare("cifar10", scratch, data_dir)
+            makers.prepare("cifar10", [scratch], data_dir)
 
         calls.append((name, data_dir, file_format))
         path = str(data_dir / "cifar10" / "3.0.2")
@@ -489,12 +502,10 @@ def test_actual_data(name, tmp_path):
     raw = os.environ.get("LOPLAX_TEST_DATA")
     if raw is None:
         pytest.skip("LOPLAX_TEST_DATA does not name a folder with the makers' files")
-    place = makers.find(name, pathlib.Path(raw).resolve())
-    if place is None:
+    places = makers.find(name, pathlib.Path(raw).resolve())
+    if not places:
         pytest.skip(f"LOPLAX_TEST_DATA has no {name}")
-    (tmp_path / name).mkdir()
-    for path in place.iterdir():
-        (tmp_path / name / path.name).symlink_to(path)
+    makers.prepare(name, places, tmp_path)
     data = datasets.load(name, tmp_path)
     classes = data.num_classes
     for labels, total in (
