@@ -47,7 +47,9 @@ def categorical(actions: int) -> Policy:
         return jnp.take_along_axis(log_probs, action[..., None], axis=-1)[..., 0]
 
     def entropy(logits):
-        return jnp.sum(jax.scipy.special.entr(jax.nn.softmax(logits)), axis=-1)
+        # Not by scipy's entr: its slope at a probability of 0 is infinite.
+        log_probs = jax.nn.log_softmax(logits)
+        return -jnp.sum(jnp.exp(log_probs) * log_probs, axis=-1)
 
     return Policy(actions, False, jax.random.categorical, log_prob, entropy)
 

@@ -15,19 +15,22 @@ LIBRARY = sorted((ROOT / "loplax").rglob("*.py"))
 ALLOWED = {
     "branch": set(),
     "classification": set(),
+    "envs": {"branch"},
     "units": set(),
     "metrics": set(),
     "results": set(),
     "streams": {"branch"},
     "optim": {"branch", "units"},
     "nets": {"units"},
+    "policies": set(),
     "plots": {"results"},
     "problem": {"streams", "units"},
     "diagnostics": {"metrics", "problem", "units"},
     "train": {"branch", "diagnostics", "metrics", "problem", "streams", "units"},
     "tasks": {"branch", "problem", "train"},
+    "ppo": {"diagnostics", "metrics", "optim", "policies", "units"},
 }
-WITHOUT_FLAX = tuple(name for name in ALLOWED if name != "nets")
+WITHOUT_FLAX = tuple(name for name in ALLOWED if name not in ("nets", "envs"))
 
 
 def imported(path):
