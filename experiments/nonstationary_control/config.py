@@ -38,11 +38,11 @@ def get_config(preset: str = "laptop") -> ml_collections.ConfigDict:
     config.offset = 1.0  # standard deviation of the offsets
     config.factors = (0.5, 2.0)  # range of the factors on the field
     config.values = ()  # or the field's values one after the other
-    config.updates = 500  # of num_envs * num_steps steps each
-    config.bin = 10  # updates per point of the curves
+    config.updates = 600  # of num_envs * num_steps steps each
+    config.bin = 20  # updates per point of the curves
     config.seeds = 10
     config.seed = 0  # of the study: another seed, other runs
-    config.learning_rate = 1e-3
+    config.learning_rate = 3e-3
     specs.add_control(config)
     config.hidden = (64, 64)
 

@@ -1,0 +1,1 @@
+"""Ant: a four-legged robot learns to walk."""

@@ -1,0 +1,23 @@
+"""Draws the figures of a study of Ant.
+
+python -m experiments.ant.plot WORKDIR
+"""
+
+from experiments import figures
+
+FIGURE = figures.Figure(
+    "return",
+    "episode return",
+    "Ant, PPO",
+    higher_is_better=True,
+    steps="environment steps",
+)
+
+
+def draw(workdir: str) -> list[str]:
+    """Draws all figures of a study; see ``figures.draw``."""
+    return figures.draw(workdir, FIGURE)
+
+
+if __name__ == "__main__":
+    figures.main(draw, __doc__)

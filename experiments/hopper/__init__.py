@@ -1,0 +1,1 @@
+"""Hopper: a one-legged robot learns to hop."""

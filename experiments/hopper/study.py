@@ -1,0 +1,5 @@
+"""Hopper: what a configuration means."""
+
+from experiments.control import make
+
+__all__ = ["make"]

@@ -1,0 +1,1 @@
+"""Slippery Ant: a robot walks on a ground whose friction changes."""

@@ -1,0 +1,1 @@
+"""Walker2d: a two-legged robot learns to walk."""
