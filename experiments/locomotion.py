@@ -37,7 +37,7 @@ def get_config(preset: str, environment: str) -> ml_collections.ConfigDict:
 
     if preset == "laptop":
         config.methods, config.seeds = ("bp", "cbp"), 2
-        config.updates, config.bin = 250, 10
+        config.updates, config.bin = 500, 10
         config.bootstrap = config.cbp.reset_inner = True
         config.learning_rate = 3e-4
     if preset == "smoke":
