@@ -31,8 +31,11 @@ def make(config, data_dir: str | None = None) -> studies.Study:
         sizes = {"epochs": config.epochs, "batch": config.batch}
         return streams.class_pairs(train, test, **sizes)
 
+    initializer = nets.pytorch_uniform()
+
     def network(options) -> problem.Network:
         options = {"activation": config.activation, **options}
+        options["kernel_init"] = initializer
         example = jnp.zeros((1, *data[0].shape[2:]))
         if options.pop("linear", False):
             net = nets.MLP((), 2, **options)
@@ -54,7 +57,8 @@ def make(config, data_dir: str | None = None) -> studies.Study:
         stream=stream,
         network=network,
         loss=classification.cross_entropy,
-        initializer=nets.kaiming_uniform(config.activation),
+        initializer=initializer,
+        output_initializer=initializer,
         bins=config.tasks,
         chunks=config.epochs,
         batch=config.batch,

@@ -10,6 +10,7 @@ from loplax.nets.layers import (
     crelu,
     kaiming_normal,
     kaiming_uniform,
+    pytorch_uniform,
 )
 from loplax.nets.mlp import MLP
 from loplax.nets.plasticity_injection import learn_in_turn, plasticity_injection
@@ -30,6 +31,7 @@ __all__ = [
     "learn_in_turn",
     "max_pool",
     "plasticity_injection",
+    "pytorch_uniform",
     "resnet18_reference_units",
     "restart_statistics",
 ]

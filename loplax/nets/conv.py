@@ -14,8 +14,7 @@ class ConvNet(nn.Module):
     """Convolutions with 2x2 max pooling, then fully connected layers.
 
     Convolutions and pools are not padded: an image of 32x32 leaves a map of 2x2.
-    Biases start at 0, kernels at `kaiming_uniform`; the authors' code starts both at
-    PyTorch's default, uniform on +- 1 / sqrt(fan_in).
+    Biases start at 0; those of the authors' code as the kernels do.
 
     Attributes:
       outputs: number of outputs.
@@ -25,6 +24,7 @@ class ConvNet(nn.Module):
       activation: as in `MLP`.
       normalization: as in `MLP`. The layer norm of a convolution takes the mean and
         variance of an image's whole map, and has a scale and shift per unit.
+      kernel_init: as in `MLP`; the authors' is `pytorch_uniform`.
       patches: whether convolutions are matrix products of patches, the fast way within
         a loop on a CPU; see `units.convolve_patches`.
 
@@ -52,6 +52,7 @@ class ConvNet(nn.Module):
     hidden: Sequence[int] = (128, 128)
     activation: str = "relu"
     normalization: str = "none"
+    kernel_init: jax.nn.initializers.Initializer | None = None
     patches: bool = False
 
     def __post_init__(self):
@@ -76,7 +77,7 @@ class ConvNet(nn.Module):
         """Maps images ``[..., height, width, channels]`` to ``[..., outputs]``."""
         shape = x.shape
         activate, _ = layers.ACTIVATIONS[self.activation]
-        init = layers.kaiming_uniform(self.activation)
+        init = self.kernel_init or layers.kaiming_uniform(self.activation)
         how = {"conv_general_dilated": units.convolve_patches} if self.patches else {}
         for i, (size, side) in enumerate(zip(self.filters, self.kernels, strict=True)):
             if min(x.shape[-3:-1]) <= side:
@@ -89,4 +90,4 @@ class ConvNet(nn.Module):
             x = pooling.max_pool(activate(x))
         x = x.reshape(*x.shape[:-3], -1)
         dense = (self.hidden, self.outputs, self.activation, self.normalization)
-        return mlp.MLP(*dense, name="dense")(x)
+        return mlp.MLP(*dense, kernel_init=self.kernel_init, name="dense")(x)

@@ -96,6 +96,21 @@ def kaiming_normal(activation: str) -> nn.initializers.Initializer:
     return _kaiming(activation, "normal")
 
 
+def pytorch_uniform() -> nn.initializers.Initializer:
+    """Uniform on +- 1 / sqrt(fan_in), PyTorch's default.
+
+    Returns:
+      ``(key, shape, dtype) -> array``.
+
+    Example:
+      >>> import jax
+      >>> w = pytorch_uniform()(jax.random.key(0), (25, 400))
+      >>> round(float(abs(w).max()), 2)
+      0.2
+    """
+    return nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+
+
 def _kaiming(activation: str, distribution: str) -> nn.initializers.Initializer:
     gains = {name: gain for name, (_, gain) in ACTIVATIONS.items()} | {"linear": 1.0}
     _check_choice("activation", activation, gains)

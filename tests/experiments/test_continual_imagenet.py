@@ -2,6 +2,7 @@
 
 import pathlib
 
+import jax
 import numpy as np
 import pytest
 
@@ -45,6 +46,7 @@ def test_paper_is_the_published_setting(black_images):
         "utility": "adaptable_contribution",
         "accumulate": True,
         "rate_of": "all",
+        "reset_inner": True,
     }
     assert config.l2.to_dict() == {"learning_rate": 0.03, "weight_decay": 3e-6}
     assert config.shrink_and_perturb.to_dict() == {
@@ -56,6 +58,10 @@ def test_paper_is_the_published_setting(black_images):
     made = study.make(config)
     assert (made.bins, made.steps_per_bin) == (2_000, 250 * 1_200)
     assert (made.batch, made.at_task, made.head) == (100, "zero", "output")
+    params, _ = made.network({}).init(jax.random.key(0))
+    for layer in (*(params[f"conv_{i}"] for i in range(3)), *params["dense"].values()):
+        bound = 1 / np.sqrt(layer["kernel"][..., 0].size)  # PyTorch's default
+        assert 0.9 * bound < abs(layer["kernel"]).max() <= bound
 
 
 @pytest.mark.parametrize("name", ["imagenet32", "cifar100"])

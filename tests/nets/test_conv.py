@@ -33,15 +33,19 @@ def test_layers_as_published():
     }
 
 
-def test_initial_weights():
+@pytest.mark.parametrize(
+    ("kernel_init", "hidden", "output"),
+    [(None, 6, 3), (nets.pytorch_uniform(), 1, 1)],
+)
+def test_initial_weights(kernel_init, hidden, output):
     """Uniform, with gain sqrt(2) before ReLU and 1 at the output; biases are 0."""
-    init = jax.jit(nets.ConvNet(200).init)
+    init = jax.jit(nets.ConvNet(200, kernel_init=kernel_init).init)
     params = init(jax.random.key(0), jnp.zeros((32, 32, 3)))["params"]
     dense = params.pop("dense")
     for name, layer in (params | dense).items():
         assert not layer["bias"].any()
         fan_in = layer["kernel"][..., 0].size
-        bound = np.sqrt((3 if name == "output" else 6) / fan_in)
+        bound = np.sqrt((output if name == "output" else hidden) / fan_in)
         assert 0.98 * bound < abs(layer["kernel"]).max() <= bound
         np.testing.assert_allclose(layer["kernel"].std(), bound / np.sqrt(3), rtol=0.05)
 
