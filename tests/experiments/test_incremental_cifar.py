@@ -51,6 +51,7 @@ def test_paper_is_the_published_setting(black_images):
         "utility": "contribution",
         "accumulate": True,
         "rate_of": "all",
+        "reset_inner": True,
     }
     assert config.shrink_and_perturb.weight_decay == 5e-4
     assert config.shrink_and_perturb.perturb_scale == 1e-5

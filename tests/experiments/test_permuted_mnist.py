@@ -62,6 +62,7 @@ def test_paper_is_the_published_setting(black_images):
         "utility": "adaptable_contribution",
         "accumulate": True,
         "rate_of": "eligible",
+        "reset_inner": True,
     }
     assert config.l2.weight_decay in (1e-3, 1e-4, 1e-5)
     assert config.shrink_and_perturb.weight_decay == 1e-4
