@@ -37,6 +37,7 @@ def get_config(preset: str = "digits") -> ml_collections.ConfigDict:
     config.activation = "relu"  # relu, tanh, sigmoid, elu, leaky_relu, swish
     config.filters = (32, 64, 128)  # units of the three convolutions
     config.hidden = (128, 128)  # units of the fully connected layers
+    config.initialization = "pytorch"  # of the weights, re-drawn ones too, or kaiming
     config.tasks = 2_000  # paper: 2,000 for backprop, 5,000 for the others
     config.epochs = 250  # per task
     config.batch = 100
@@ -59,6 +60,8 @@ def get_config(preset: str = "digits") -> ml_collections.ConfigDict:
     specs.add_execution(config)
     config.unroll = 0  # steps per loop iteration; 0: 2 on cpu, 1 elsewhere
 
+    if preset != "paper":
+        config.initialization = "kaiming"  # larger, to learn within a few epochs
     if preset == "laptop":
         config.dataset = "cifar100"
         config.train_per_class = 500

@@ -5,6 +5,7 @@ import numpy as np
 
 from experiments import images, studies
 from loplax import classification, nets, problem, streams
+from loplax.optim import checks
 from loplax.streams import datasets
 
 
@@ -31,11 +32,11 @@ def make(config, data_dir: str | None = None) -> studies.Study:
         sizes = {"epochs": config.epochs, "batch": config.batch}
         return streams.class_pairs(train, test, **sizes)
 
-    initializer = nets.pytorch_uniform()
+    hidden, output = _initializers(config)
 
     def network(options) -> problem.Network:
         options = {"activation": config.activation, **options}
-        options["kernel_init"] = initializer
+        options["kernel_init"] = hidden if config.initialization == "pytorch" else None
         example = jnp.zeros((1, *data[0].shape[2:]))
         if options.pop("linear", False):
             net = nets.MLP((), 2, **options)
@@ -57,8 +58,8 @@ def make(config, data_dir: str | None = None) -> studies.Study:
         stream=stream,
         network=network,
         loss=classification.cross_entropy,
-        initializer=initializer,
-        output_initializer=initializer,
+        initializer=hidden,
+        output_initializer=output,
         bins=config.tasks,
         chunks=config.epochs,
         batch=config.batch,
@@ -67,6 +68,14 @@ def make(config, data_dir: str | None = None) -> studies.Study:
         at_task="zero",
         fresh=False,  # it would learn for one epoch of many
     )
+
+
+def _initializers(config):
+    """Distributions of the hidden weights and of those of the output."""
+    checks.choice("initialization", config.initialization, ("pytorch", "kaiming"))
+    if config.initialization == "pytorch":
+        return nets.pytorch_uniform(), nets.pytorch_uniform()
+    return nets.kaiming_uniform(config.activation), nets.kaiming_uniform("linear")
 
 
 def _by_class(config, data_dir) -> tuple[np.ndarray, np.ndarray]:

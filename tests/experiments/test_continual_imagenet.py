@@ -36,7 +36,7 @@ def test_paper_is_the_published_setting(black_images):
     assert (config.batch, config.seeds) == (100, 30)
     assert (config.train_per_class, config.test_per_class) == (600, 100)
     assert (config.filters, config.hidden) == ((32, 64, 128), (128, 128))
-    assert config.activation == "relu"
+    assert (config.activation, config.initialization) == ("relu", "pytorch")
     assert (config.optimizer, config.learning_rate) == ("momentum", 0.01)
     assert config.momentum.to_dict() == {"momentum": 0.9, "weight_decay": 0.0}
     assert config.cbp.to_dict() == {
