@@ -9,10 +9,10 @@ from ml_collections import config_flags
 
 @contextlib.contextmanager
 def clear_errors():
-    """Ends the program with one line where the user's input was bad."""
+    """Ends the program with one line if input was bad, or a package is missing."""
     try:
         yield
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         sys.exit(f"error: {' '.join(str(error).split())}")
     except KeyboardInterrupt:
         sys.exit(130)

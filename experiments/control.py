@@ -1,5 +1,6 @@
 """From a configuration to learners: what studies of reinforcement learning share."""
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 
 from experiments import methods, specs, studies
 from loplax import envs, nets, policies, ppo, sweep, units
+from loplax.envs import brax
 from loplax.optim import checks
 
 BINS_PER_SEGMENT = 5
@@ -92,9 +94,10 @@ def make(config, data_dir: str | None = None) -> Study:
       ValueError: for an unknown name, or a count that is out of range.
     """
     del data_dir
+    for name in COUNTS:
+        checks.integer(name, config[name], 1)
     env, params = environment(config)
-    steps = {name: config[name] for name in COUNTS}
-    collected = steps["num_envs"] * steps["num_steps"]
+    collected = config.num_envs * config.num_steps
 
     def env_params(key):
         if config.change == "none":
@@ -114,7 +117,10 @@ def make(config, data_dir: str | None = None) -> Study:
 
 def environment(config) -> tuple[Any, Any]:
     """The environment of a configuration, and its parameters."""
-    settings = {"backend": config.backend} if "backend" in config else {}
+    settings = {}
+    if "backend" in config:
+        checks.choice("environment", config.environment, brax.NAMES)
+        settings["backend"] = config.backend
     env, params = envs.make(config.environment, **settings)
     if config.change == "none":
         return env, params
@@ -122,15 +128,25 @@ def environment(config) -> tuple[Any, Any]:
         "permutation": lambda: envs.permuted(),
         "offset": lambda: envs.shifted(config.offset),
     }
+    fields = [field.name for field in dataclasses.fields(params)]
+    checks.choice("change", config.change, ("none", *changes, *fields))
     if config.change in changes:
         env = envs.Perturbed(env)
         change = changes[config.change]()
-    elif config.values:
-        change = envs.listed(**{config.change: config.values})
     else:
-        change = envs.scaled(**{config.change: config.factors})
+        change = _of_field(config)
     env = envs.Changing(env, change, period=config.period)
     return env, env.default_params
+
+
+def _of_field(config):
+    """A change of a field of the environment's parameters."""
+    values = config["values"]  # config.values is a method
+    for value in (*config.factors, *values):
+        checks.number(config.change, value, -math.inf)
+    if values:
+        return envs.listed(**{config.change: values})
+    return envs.scaled(**{config.change: config.factors})
 
 
 def problem(study: Study, config, name: str) -> ppo.Build:

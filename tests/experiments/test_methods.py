@@ -85,6 +85,7 @@ STATIC = {
         "utility": "contribution",
         "accumulate": True,
         "rate_of": "all",
+        "reset_inner": True,
         "max_replacements": 3,
     },
     "weight_resets": {"utility": "magnitude", "pruning": "proportional"},
@@ -125,9 +126,8 @@ def made(values, name, optimizer="sgd", **changes):
         "initializer": INITIALIZER,
         "static": STATIC.get(name, {}),
     }
-    return methods.make(
-        values, KEY, name=name, optimizer=optimizer, **options, **changes
-    )
+    options |= changes
+    return methods.make(values, KEY, name=name, optimizer=optimizer, **options)
 
 
 def learn(name, values, optimizer="sgd"):
@@ -247,13 +247,14 @@ def inner_by_hand(name, n, optimizer):
     if name == "upgd":
         own = {s: n[s] for s in ("weight_decay", "noise_scale", "decay_rate")}
         return optim.upgd(rate, **own, key=KEY)
+    optimizer = "adam" if name == "tuned_adam" else optimizer
     if optimizer == "adam" and name in RESETS:
         inner = optim.adam(rate, GROUPS, n["b1"], n["b2"])
     elif optimizer == "adam":
         inner = optax.adam(rate, n["b1"], n["b2"])
     else:
         inner = optax.sgd(rate, n.get("momentum"))
-    if optimizer == "momentum" or name in ("l2", "shrink_and_perturb"):
+    if optimizer in ("momentum", "adam") or name in ("l2", "shrink_and_perturb"):
         return optax.chain(optax.add_decayed_weights(n["weight_decay"]), inner)
     return inner
 
@@ -317,6 +318,47 @@ def test_momentum_is_that_of_torch():
         velocity = 0.8 * velocity + grad + 0.3 * w
         w = w - 0.02 * velocity
         np.testing.assert_allclose(params["w"], w, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["bp", "l2", "tuned_adam"])
+def test_adam_is_that_of_torch(name):
+    """Weight decay enters both moments."""
+    tx = made(first(name, "adam"), name, "adam")
+    params = {"w": jnp.array([2.0, -1.0])}
+    state, w, mean, square = tx.init(params), np.array([2.0, -1.0]), 0.0, 0.0
+    for count in range(1, 4):
+        grad = np.random.default_rng(count).normal(size=2)
+        updates, state = tx.update({"w": jnp.float32(grad)}, state, params)
+        params = optax.apply_updates(params, updates)
+        slope = grad + 0.3 * w
+        mean = 0.8 * mean + 0.2 * slope
+        square = 0.9 * square + 0.1 * slope**2
+        root = np.sqrt(square / (1 - 0.9**count)) + 1e-8
+        w = w - 0.02 * mean / (1 - 0.8**count) / root
+        np.testing.assert_allclose(params["w"], w, rtol=1e-5)
+
+
+@pytest.mark.parametrize("reset", [True, False])
+def test_moments_of_replaced_units_start_anew_or_not(reset):
+    """Two units are replaced in the third step; the fourth gradient is 0."""
+    values = first("cbp", "adam", weight_decay=0.0)
+    static = STATIC["cbp"] | {"reset_inner": reset}
+    tx = made(values, "cbp", "adam", static=static)
+    params = init()
+    step, state = jax.jit(tx.update), tx.init(params)
+    features = {GROUPS[0].name: jnp.arange(8.0)}
+    for slope in (1.0, 1.0, 1.0, 0.0):
+        replaced = np.asarray(state.replaced[GROUPS[0].name])
+        grads = jax.tree.map(lambda x, slope=slope: jnp.full_like(x, slope), params)
+        updates, state = step(grads, state, params, features=features)
+        params = optax.apply_updates(params, updates)
+    assert replaced.sum() == 2
+    for path in ("w", "b", "v"):
+        moment = np.asarray(optax.tree.get(state.inner, "mu")[path])
+        by_unit = np.moveaxis(np.atleast_2d(moment), 0 if path == "v" else -1, 0)
+        kept = 0.8 * (1 - 0.8**3)
+        np.testing.assert_allclose(by_unit[~replaced], kept, rtol=1e-5)
+        np.testing.assert_allclose(by_unit[replaced], 0 if reset else kept, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["bp", "hare_tortoise", "plasticity_injection"])
@@ -414,6 +456,7 @@ def test_settings_that_are_no_numbers():
         "utility": "weight",
         "accumulate": True,
         "rate_of": "eligible",
+        "reset_inner": True,
         "max_replacements": 1,
     }
     config.sweep.replacement_rate = (0.0, 0.25)

@@ -1,5 +1,6 @@
 """The presets of all experiments: locked, new at each call, and ready to run."""
 
+import functools
 import importlib
 import json
 
@@ -7,14 +8,25 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from experiments import studies
+from loplax import envs
+
 pytestmark = pytest.mark.usefixtures("quick_compile", "black_images")
+BRAX = ("ant", "slippery_ant", "hopper", "walker")
 IMAGES = ("digits", "laptop", "paper", "smoke")
 PRESETS = {
     "slowly_changing_regression": ("paper", "laptop", "smoke"),
     "permuted_mnist": (*IMAGES, "width100"),
     "continual_imagenet": IMAGES,
     "incremental_cifar": IMAGES,
+    "nonstationary_control": ("laptop", "smoke"),
+    **dict.fromkeys(BRAX, ("laptop", "paper", "smoke")),
 }
+# Traced to the end of a segment; one robot is enough.
+TRACED = {name: ("paper", "smoke") for name in PRESETS.keys() - BRAX} | {
+    "slippery_ant": ("smoke",)
+}
+make = functools.cache(envs.make)  # a robot's model takes a second to load
 
 
 def configs(name):
@@ -45,8 +57,11 @@ def test_unknown_presets_are_refused(name):
 
 
 @presets
-def test_presets_can_be_run_and_are_not_changed_by_it(name, preset):
-    """All methods are built; two presets are traced to the end of a segment."""
+def test_presets_can_be_run_and_are_not_changed_by_it(name, preset, monkeypatch):
+    """All methods are built; some presets are traced to the end of a segment."""
+    if name in BRAX:
+        pytest.importorskip("brax")
+    monkeypatch.setattr(envs, "make", make)
     config = configs(name).get_config(preset)
     before = json.loads(config.to_json())
     study = importlib.import_module(f"experiments.{name}.study").make(config)
@@ -54,10 +69,12 @@ def test_presets_can_be_run_and_are_not_changed_by_it(name, preset):
     assert number * bins == study.bins
     methods = [study.method(config, method) for method in config.methods]
     assert json.loads(config.to_json()) == before
-    if study.at_task != "zero":  # with which there is no plasticity injection
+    supervised = isinstance(study, studies.Study)
+    # Where the output layer is zeroed there is no plasticity injection.
+    if supervised and study.at_task != "zero":
         items = study.bins * study.chunks * study.stream(study.data).chunk
         assert config.plasticity_injection.injection_step == items // 2
-    if preset not in ("paper", "smoke"):
+    if preset not in TRACED.get(name, ()):
         return
     learner, numbers = methods[0]
     hparams = {setting: jnp.float32(value) for setting, value in numbers.items()}
@@ -66,4 +83,6 @@ def test_presets_can_be_run_and_are_not_changed_by_it(name, preset):
     assert jax.tree.map(jnp.shape, after) == jax.tree.map(jnp.shape, state)
     shown = importlib.import_module(f"experiments.{name}.plot").FIGURE
     assert found[shown.metric].shape == (bins,)
-    assert shown.higher_is_better == ("accuracy" in shown.metric)
+    success = "accuracy" in shown.metric or shown.metric == "return"
+    assert shown.higher_is_better == success
+    assert shown.steps == ("examples" if supervised else "environment steps")

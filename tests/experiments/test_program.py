@@ -1,11 +1,13 @@
 """What the program says at its end, and of input that it cannot run."""
 
+import sys
 import types
 
 import jax
 import pytest
 
 from experiments import launch, program
+from experiments.ant import config as ant
 
 NAME = "slowly_changing_regression"
 
@@ -14,13 +16,13 @@ NAME = "slowly_changing_regression"
 def message(monkeypatch):
     """``(workdir, config) -> text``, the error with which the program ends."""
 
-    def message(workdir, config, overwrite=False):
+    def message(workdir, config, overwrite=False, experiment=NAME):
         values = {"WORKDIR": workdir, "OVERWRITE": overwrite, "DATA_DIR": None}
         for name, value in values.items():
             monkeypatch.setattr(program, name, types.SimpleNamespace(value=value))
         monkeypatch.setattr(launch, "devices", lambda platform: jax.devices()[:1])
         with pytest.raises(SystemExit) as caught:
-            program._run(["run"], config, NAME)
+            program._run(["run"], config, experiment)
         return caught.value.code
 
     return message
@@ -68,4 +70,11 @@ def test_a_workdir_without_permission_is_refused(small, message, tmp_path):
 def test_bad_input_ends_the_program_with_one_line(small, message, tmp_path):
     for config in (small(bin=0), small(seeds=0), small(activation="rely")):
         assert_one_line(message(tmp_path / "study", config))
+    assert not (tmp_path / "study").exists()
+
+
+def test_a_missing_package_is_named_with_its_remedy(message, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "brax", None)
+    text = message(tmp_path / "study", ant.get_config("smoke"), experiment="ant")
+    assert_one_line(text, "'ant' needs brax", 'pip install "loplax[brax]"')
     assert not (tmp_path / "study").exists()
