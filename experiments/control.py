@@ -141,11 +141,12 @@ def environment(config) -> tuple[Any, Any]:
 
 def _of_field(config):
     """A change of a field of the environment's parameters."""
-    values = config["values"]  # config.values is a method
-    for value in (*config.factors, *values):
+    for value in (*config.factors, *config.listed):
         checks.number(config.change, value, -math.inf)
-    if values:
-        return envs.listed(**{config.change: values})
+    if config.listed:
+        return envs.listed(**{config.change: config.listed})
+    if len(config.factors) != 2:
+        raise ValueError(f"factors must be (low, high), got {config.factors}.")
     return envs.scaled(**{config.change: config.factors})
 
 

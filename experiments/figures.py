@@ -157,14 +157,14 @@ def _sweep(dataset: xarray.Dataset, shown: Figure):
     return figure
 
 
-def main(draw, usage: str) -> None:
+def main(shown: Figure, usage: str) -> None:
     """The program of an experiment's ``plot.py``.
 
     Args:
-      draw: ``workdir -> files``.
+      shown: what the main figure shows.
       usage: what to say if the arguments are not one directory.
     """
     if len(sys.argv) != 2:
         sys.exit(usage)
     with command_line.clear_errors():
-        print(*draw(sys.argv[1]), sep="\n")
+        print(*draw(sys.argv[1], shown), sep="\n")

@@ -25,7 +25,7 @@ def get_config(preset: str, environment: str) -> ml_collections.ConfigDict:
     config.methods = ("bp", "tuned_adam", "l2", "cbp")  # any of experiments/specs.py
     config.environment = environment
     config.backend = "spring"  # the physics: spring, positional, generalized or mjx
-    config.change = "none"
+    specs.add_changes(config)
     config.updates = 24_400  # of num_envs * num_steps steps each: 50M
     config.bin = 50  # updates per point of the curves
     config.seeds = 30

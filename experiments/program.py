@@ -38,11 +38,11 @@ def _run(argv: list[str], config, name: str) -> None:
         command_line.no_arguments(argv)
         platform = config.platform  # it is read here, and may be missing
         # Heavy imports wait until then, so that errors and --help come at once.
-        from experiments import launch
+        from experiments import figures, launch
 
         devices = launch.devices(platform)
         study = importlib.import_module(f"experiments.{name}.study")
-        plot = importlib.import_module(f"experiments.{name}.plot")
+        shown = importlib.import_module(f"experiments.{name}.plot").FIGURE
         workdir = pathlib.Path(WORKDIR.value or f"runs/{name}")
         dataset = launch.run(
             workdir,
@@ -51,7 +51,6 @@ def _run(argv: list[str], config, name: str) -> None:
             study.make(config, DATA_DIR.value),
             overwrite=OVERWRITE.value,
         )
-        shown = plot.FIGURE
         print(launch.table(dataset, shown.metric, shown.every, shown.steps))
-        print("figures:", *plot.draw(workdir))
+        print("figures:", *figures.draw(workdir, shown))
         print("results:", workdir / "results.nc")

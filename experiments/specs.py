@@ -169,6 +169,23 @@ def add_execution(config: ml_collections.ConfigDict) -> None:
     config.checkpoint_seconds = 10.0  # least time between two checkpoints
 
 
+def add_changes(config: ml_collections.ConfigDict) -> None:
+    """Adds what changes in an environment from task to task: nothing.
+
+    Args:
+      config: the configuration, with its ``environment``.
+    """
+    # permutation or offset of the observation; a field of the environment's parameters,
+    # such as gravity, length or friction; or none
+    config.change = "none"
+    config.period = (
+        2_000_000  # steps of a run per task; the next begins with an episode
+    )
+    config.offset = 1.0  # standard deviation of offsets
+    config.factors = (0.5, 2.0)  # range of the factors on a field, drawn log-uniformly
+    config.listed = ()  # or the field's values one after the other
+
+
 def add_control(config: ml_collections.ConfigDict) -> None:
     """Adds how an agent learns to a config: PPO as in Dohare et al., Nature 632, 2024.
 

@@ -31,13 +31,9 @@ def get_config(preset: str = "laptop") -> ml_collections.ConfigDict:
     config = ml_collections.ConfigDict()
     config.methods = ("bp", "tuned_adam", "l2", "cbp")  # any of experiments/specs.py
     config.environment = "CartPole-v1"  # any of gymnax
-    # permutation or offset (of the observation), a field of the environment's
-    # parameters, such as gravity or length, or none
+    specs.add_changes(config)
     config.change = "permutation"
-    config.period = 40_960  # steps per task
-    config.offset = 1.0  # standard deviation of the offsets
-    config.factors = (0.5, 2.0)  # range of the factors on the field
-    config.values = ()  # or the field's values one after the other
+    config.period = 40_960
     config.updates = 600  # of num_envs * num_steps steps each
     config.bin = 20  # updates per point of the curves
     config.seeds = 10

@@ -18,16 +18,11 @@ from experiments import locomotion
 def get_config(preset: str = "laptop") -> ml_collections.ConfigDict:
     """Returns the configuration of a preset; see ``locomotion.get_config``."""
     config = locomotion.get_config(preset, "ant")
-    with config.unlocked():
-        # Of the ground; drawn log-uniformly, at the end of an episode. The first is 1.
-        config.change = "friction"
-        config.factors = (0.02, 2.0)
-        config.values = ()  # or the frictions one after the other
-        config.period = 2_000_000  # steps per friction
-        if preset == "paper":
-            config.updates = 9_800  # 20M steps
-        if preset == "laptop":
-            config.period = 102_400
-        if preset == "smoke":
-            config.period = 32
+    config.change, config.factors = "friction", (0.02, 2.0)  # the first friction is 1
+    if preset == "paper":
+        config.updates = 9_800  # 20M steps
+    if preset == "laptop":
+        config.period = 102_400
+    if preset == "smoke":
+        config.period = 32
     return config

@@ -14,10 +14,5 @@ FIGURE = figures.Figure(
 )
 
 
-def draw(workdir: str) -> list[str]:
-    """Draws all figures of a study; see ``figures.draw``."""
-    return figures.draw(workdir, FIGURE)
-
-
 if __name__ == "__main__":
-    figures.main(draw, __doc__)
+    figures.main(FIGURE, __doc__)

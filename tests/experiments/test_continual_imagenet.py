@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import launch
+from experiments import figures, launch
 from experiments.continual_imagenet import config as configs
 from experiments.continual_imagenet import plot, study
 from loplax.streams import datasets
@@ -91,7 +91,7 @@ def test_a_small_study_from_end_to_end(tiny, launched, tmp_path):
     np.testing.assert_allclose(tenths, np.round(tenths), atol=1e-4)
     shown = plot.FIGURE
     assert "first 80 examples" in launch.table(found, shown.metric, shown.every)
-    for path in plot.draw(str(tmp_path)):
+    for path in figures.draw(str(tmp_path), plot.FIGURE):
         assert pathlib.Path(path).stat().st_size
 
 

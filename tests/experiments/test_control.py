@@ -196,7 +196,7 @@ def test_fields_are_drawn_from_their_range(tiny):
 
 
 def test_fields_take_the_given_values_in_turn(tiny):
-    found = sequence(tiny(change="length", values=(0.1, 0.7, 0.2))).length
+    found = sequence(tiny(change="length", listed=(0.1, 0.7, 0.2))).length
     np.testing.assert_allclose(found, np.tile([0.1, 0.7, 0.2, 0.1], (3, 1)))
 
 
@@ -377,8 +377,8 @@ BAD = [
     ({"change": "offset", "offset": -1.0}, "-1"),
     ({"change": "length", "factors": (2.0, 0.5)}, "length.*low <= high"),
     ({"change": "length", "factors": (1.0, float("inf"))}, "length.*inf"),
-    ({"change": "length", "values": (1.0, float("nan"))}, "length.*nan"),
-    ({"change": "length", "values": ("long",)}, "'long'"),
+    ({"change": "length", "listed": (1.0, float("nan"))}, "length.*nan"),
+    ({"change": "length", "listed": ("long",)}, "'long'"),
     ({"period": 0}, "period.*0"),
     ({"minibatches": 5}, r"minibatches \(5\) must divide num_envs \* num_steps \(32\)"),
     *(({name: 0}, f"{name}.*0") for name in control.COUNTS),

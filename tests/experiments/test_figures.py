@@ -32,7 +32,7 @@ def drawn(monkeypatch):
 def test_all_figures_are_written(finished, drawn, tmp_path):
     """Of several methods and settings: curves, diagnostics, comparison, sweep."""
     workdir = shutil.copytree(finished[0], tmp_path / "study")
-    paths = plot.draw(str(workdir))
+    paths = figures.draw(str(workdir), plot.FIGURE)
     names = ("figure", "diagnostics", "comparison", "sweep")
     assert paths == [str(workdir / f"{name}.png") for name in names]
     for path in paths:
@@ -59,10 +59,10 @@ def test_a_running_study_of_one_method_is_drawn(finished, drawn, tmp_path):
 def test_without_results_the_program_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["plot", str(tmp_path)])
     with pytest.raises(SystemExit, match="error: no results"):
-        figures.main(plot.draw, plot.__doc__)
+        figures.main(plot.FIGURE, plot.__doc__)
 
 
 def test_the_program_needs_a_directory(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["plot"])
     with pytest.raises(SystemExit, match="plot WORKDIR"):
-        figures.main(plot.draw, plot.__doc__)
+        figures.main(plot.FIGURE, plot.__doc__)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import xarray
 
-from experiments import studies
+from experiments import figures, studies
 from experiments.incremental_cifar import config as configs
 from experiments.incremental_cifar import plot, study
 from loplax.streams import datasets
@@ -115,7 +115,7 @@ def test_a_small_study_from_end_to_end(tiny, launched, tmp_path):
     assert not found["diverged"].any()
     for name in ("accuracy", "test_accuracy", "loss", "test_loss"):
         assert np.isfinite(found[name]).all()
-    for path in plot.draw(str(tmp_path)):
+    for path in figures.draw(str(tmp_path), plot.FIGURE):
         assert pathlib.Path(path).stat().st_size
 
 

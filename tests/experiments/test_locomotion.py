@@ -44,7 +44,7 @@ def test_other_presets_bootstrap_at_the_time_limit():
 def test_slippery_ant_is_the_published_setting():
     config = slippery.get_config("paper")
     assert (config.environment, config.change) == ("ant", "friction")
-    assert (config.factors, config["values"]) == ((0.02, 2.0), ())
+    assert (config.factors, config.listed) == ((0.02, 2.0), ())
     steps = config.updates * config.num_envs * config.num_steps
     np.testing.assert_allclose(steps, 20e6, rtol=5e-3)
     assert config.period == 2_000_000
@@ -128,7 +128,7 @@ def test_friction_is_drawn_from_its_range(config):
 
 
 def test_frictions_can_be_given(config):
-    found = frictions(config(values=(0.5, 0.02)), 3)
+    found = frictions(config(listed=(0.5, 0.02)), 3)
     np.testing.assert_allclose(found, np.tile([0.5, 0.02, 0.5], (3, 1)))
 
 
