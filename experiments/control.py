@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from gymnax.environments import spaces
 
 from experiments import methods, specs, studies
 from loplax import envs, nets, policies, ppo, sweep, units
@@ -70,8 +71,8 @@ class Study(NamedTuple):
         values |= methods.values(config, name)
         for setting, swept in config.sweep.items():
             for value in swept if setting in values else ():
-                build(values | {setting: value}, jax.random.key(0), ())
-        build(values, jax.random.key(0), ())
+                ppo.check(build(values | {setting: value}, jax.random.key(0), ()))
+        ppo.check(build(values, jax.random.key(0), ()))
         segment = functools.partial(
             ppo.segment, build, bins=self.segments[1], updates=self.updates
         )
@@ -112,6 +113,7 @@ def make(config, data_dir: str | None = None) -> Study:
         bins=studies.whole("updates", config.updates, "bin", config.bin),
         updates=config.bin,
         steps_per_bin=config.bin * collected,
+        runs_per_block=(max(1, 32 // config.num_envs), 1),
     )
 
 
@@ -171,13 +173,21 @@ def problem(study: Study, config, name: str) -> ppo.Build:
     params = study.env_params(jax.random.key(0))
     policy = policies.over(study.env.action_space(params))
     net = nets.ActorCritic(hidden, policy.actions, policy.continuous, **options)
-    inputs = math.prod(study.env.observation_space(params).shape)
+    space = study.env.observation_space(params)
+    if not isinstance(space, spaces.Box):
+        raise ValueError(
+            f"observations must be arrays, got {space} ({study.env.name})."
+        )
+    inputs = math.prod(space.shape)
     example = jnp.zeros((config.num_envs, inputs))
     first = lambda key: net.init(key, example)["params"]
     apply = lambda params, x: net.apply({"params": params}, x)
     groups = units.find(apply, jax.eval_shape(first, jax.random.key(0)), example)
     static = methods.static(config, name, max((g.size for g in groups), default=1))
-    of = lambda part: tuple(g for g in groups if g.name.startswith(part))
+
+    def part(name):
+        own = tuple(group for group in groups if group.name.startswith(name))
+        return ppo.Part(own, lambda params: params[name])
 
     def build(hparams, key, data) -> ppo.Problem:
         del data
@@ -191,19 +201,18 @@ def problem(study: Study, config, name: str) -> ppo.Build:
             initializer=jax.nn.initializers.lecun_uniform(),
             static=static,
         )
-        made = ppo.Problem(
+        return ppo.Problem(
             env=study.env,
             env_params=study.env_params(key_tasks),
             init=first,
             apply=apply,
             policy=policy,
             tx=tx,
-            groups={"": of("policy"), "value_": of("value")},
+            parts={"": part("policy"), "value_": part("value")},
             bootstrap=config.bootstrap,
+            clip_actions=config.clip_actions,
             **{count: config[count] for count in COUNTS},
             **{number: hparams[number] for number in NUMBERS},
         )
-        ppo.check(made)
-        return made
 
     return build

@@ -23,7 +23,7 @@ DIAGNOSTICS = {
     "stable_rank": r"$\|F\|_F^2 / \sigma_1^2$, last hidden layer",
     "weight_magnitude": "mean |weight|",
     "distance_from_init": "distance from initialisation",
-    "weight_change": "sum of |weight change| per bin",
+    "weight_change": "sum of |weight change|",
     "gradient_norm": "gradient norm",
     "gradient_sparsity": "gradient sparsity (fraction of 0)",
     "plasticity": "plasticity on the same example",
@@ -31,6 +31,12 @@ DIAGNOSTICS = {
     "hessian_rank": "Hessian rank (estimate)",
     "ntk_rank": "empirical NTK rank",
     "gap": "gap to a fresh network",
+    "length": "episode length",
+    "entropy": "entropy of the policy (nats)",
+    "kl": "KL of an update (nats)",
+    "clip_fraction": "clipped probability ratios (fraction)",
+    "explained_variance": "variance explained by the value",
+    "replacements": "units replaced per update",
 }
 MANY = 8  # methods, above which curves are told apart by colour no more
 

@@ -32,13 +32,15 @@ def get_config(preset: str, environment: str) -> ml_collections.ConfigDict:
     config.seed = 0  # of the study: another seed, other runs
     config.learning_rate = 1e-4
     specs.add_control(config)
-    config.bootstrap = False  # as published: a time limit is an end
-    config.cbp.reset_inner = False  # as published
+    # As the authors' code: a time limit is an end, actions go beyond their limits (and
+    # cost more), Adam's moments stay, and a replacement comes with a probability.
+    config.bootstrap = config.clip_actions = False
+    config.cbp.reset_inner = config.redo.reset_inner = config.cbp.accumulate = False
 
     if preset == "laptop":
         config.methods, config.seeds = ("bp", "cbp"), 2
         config.updates, config.bin = 500, 10
-        config.bootstrap = config.cbp.reset_inner = True
+        config.bootstrap = config.cbp.reset_inner = config.cbp.accumulate = True
         config.learning_rate = 3e-4
     if preset == "smoke":
         config.hidden, config.seeds = (8, 8), 1

@@ -81,7 +81,11 @@ SPECS = {
     ),
     "l2_init": Spec({"strength": 1e-3}, "L2 init"),  # Kumar et al. 2023: 1e-2 to 1e-5
     # Sokar et al. 2023; the decay is for batches of one example.
-    "redo": Spec({"threshold": 0.1, "period": 1000, "decay_rate": 0.99}, "ReDo"),
+    "redo": Spec(
+        {"threshold": 0.1, "period": 1000, "decay_rate": 0.99},
+        "ReDo",
+        choices={"reset_inner": True},
+    ),
     # Liu et al. 2025: 0.01 to 0.25.
     "regrama": Spec({"threshold": 0.01, "period": 1000, "decay_rate": 0.99}, "ReGraMa"),
     # Elsayed & Mahmood 2024, input-permuted MNIST.
@@ -197,6 +201,7 @@ def add_control(config: ml_collections.ConfigDict) -> None:
     config.epochs = 10  # how often an update goes through what was collected
     config.minibatches = 16  # steps per epoch
     config.bootstrap = True  # whether a time limit is no end of the return
+    config.clip_actions = True  # to the action space, where they are continuous
     config.optimizer = "adam"  # sgd, momentum or adam
     config.activation = "relu"  # relu, tanh, sigmoid, elu, leaky_relu, swish
     config.hidden = (256, 256)  # units per hidden layer, of policy and value each
@@ -217,5 +222,7 @@ def add_control(config: ml_collections.ConfigDict) -> None:
     config.cbp.weight_decay = 1e-4
     config.cbp.maturity_threshold = 10_000
     config.cbp.utility = "contribution"
+    config.redo.weight_decay = 1e-4
     config.redo.period = 100
+    config.redo.decay_rate = 0.0  # the activations are those of the minibatch
     add_execution(config)

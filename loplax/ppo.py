@@ -35,6 +35,19 @@ from loplax import diagnostics, metrics, policies, units
 from loplax.optim import checks
 
 PROBE = 2048  # observations on which the diagnostics are taken, at most
+ROWS = 16_384  # observations that are valued at once: activations take memory
+
+
+class Part(NamedTuple):
+    """A part of the network that the diagnostics look at.
+
+    Attributes:
+      groups: its hidden layers.
+      params: ``params -> its own``; all of them by default.
+    """
+
+    groups: units.Units
+    params: Callable[[Any], Any] = lambda params: params
 
 
 class Problem(NamedTuple):
@@ -47,14 +60,16 @@ class Problem(NamedTuple):
       apply: ``(params, observations [batch, inputs]) -> (outputs, values [batch])``.
       policy: the distribution over actions that ``outputs`` describe.
       tx: the transformation.
-      groups: the hidden layers that the diagnostics look at, by the beginning of the
-        names that the diagnostics get: ``{"": policy_layers, "value_": value_layers}``.
+      parts: what the diagnostics look at, by the beginning of the names that they get:
+        ``{"": Part(policy_layers, ...), "value_": Part(value_layers, ...)}``.
       num_envs: environments of a run.
       num_steps: transitions of each before the network learns from them.
       epochs: how often it learns from each transition.
       minibatches: number of steps in an epoch.
       bootstrap: whether the value of what follows counts where an episode ends by a
         time limit; as published it does not.
+      clip_actions: whether the environment gets actions clipped to its action space,
+        which a Gaussian leaves; as published it does not, and must bear them.
       gamma: discount.
       gae_lambda: decay of the advantages' trace.
       clip: how far the probability ratio may go from 1 before it has no gradient.
@@ -68,12 +83,13 @@ class Problem(NamedTuple):
     apply: Callable[[Any, jax.Array], tuple[Any, jax.Array]]
     policy: policies.Policy
     tx: optax.GradientTransformation
-    groups: Mapping[str, units.Units]
+    parts: Mapping[str, Part]
     num_envs: int = 1
     num_steps: int = 2048
     epochs: int = 10
     minibatches: int = 16
     bootstrap: bool = True
+    clip_actions: bool = False
     gamma: float | jax.Array = 0.99
     gae_lambda: float | jax.Array = 0.95
     clip: float | jax.Array = 0.2
@@ -243,11 +259,14 @@ def segment(
     Returns:
       The state, and metrics ``[bins]``:
 
-      - ``return`` and ``length``: means over the episodes that ended in the bin; those
-        of the last bin in which any did if none did, and 0 before that;
-      - what `estimate` and `learn` measure, means over the bin's updates;
-      - ``weight_change``: the bin's ``sum|change|``;
+      - ``return`` and ``length``: means over the ``episodes``, a number, that ended in
+        the bin; those of the last bin in which any did if none did, and 0 before that;
+      - what `estimate` and `learn` measure, and ``weight_change``, ``sum|change|`` in
+        an update, of every part: means over the bin's updates;
       - what `observe` does, at the end of the bin, on observations of the last update.
+
+    Raises:
+      ValueError: as `init`, or if there are no bins or no updates in them.
 
     Example:
       >>> from loplax import envs, nets, optim
@@ -261,8 +280,8 @@ def segment(
       ...   tx = optim.continual_backprop(
       ...       optax.adam(hparams["learning_rate"]), hidden, key=key,
       ...       replacement_rate=1e-4, max_replacements=1)
-      ...   return Problem(env, env_params, first, apply, policy, tx, {"": hidden},
-      ...                  num_steps=64, minibatches=4)
+      ...   return Problem(env, env_params, first, apply, policy, tx,
+      ...                  {"": Part(hidden)}, num_steps=64, minibatches=4)
       >>> def train(key, rate):
       ...   state = init(build, key, {"learning_rate": rate})
       ...   return segment(build, state, bins=2, updates=3)[1]["return"]
@@ -273,21 +292,24 @@ def segment(
     """
     problem = build(state.hparams, state.key_build, data)
     check(problem)
+    checks.integer("bins", bins, 1)
+    checks.integer("updates", updates, 1)
 
     def one_update(carry, _):
         state, collected = collect(problem, carry[0])
         batch, found = estimate(problem, state.params, collected)
+        before = state.params
         state, learned = learn(problem, state, batch)
+        for prefix, part in problem.parts.items():
+            both = part.params(before), part.params(state.params)
+            found[f"{prefix}weight_change"] = metrics.weight_change(*both)
         return (state, _probe(batch.observation)), found | learned
 
     def one_bin(carry, _):
-        before = carry[0].params
         (state, probe), found = jax.lax.scan(one_update, carry, None, length=updates)
-        found = jax.tree.map(jnp.mean, found)
-        found["weight_change"] = metrics.weight_change(before, state.params)
-        found |= observe(problem, state, probe)
-        last, episodes = _close(state.episodes)
-        found |= {"return": last[0], "length": last[1]}
+        found = jax.tree.map(jnp.mean, found) | observe(problem, state, probe)
+        found["episodes"] = state.episodes.number
+        (found["return"], found["length"]), episodes = _close(state.episodes)
         return (state._replace(episodes=episodes), probe), found
 
     size = problem.num_envs * problem.num_steps
@@ -308,6 +330,10 @@ def collect(problem: Problem, state: PPOState) -> tuple[PPOState, Transition]:
     """
     key, key_steps = jax.random.split(state.key)
     step = jax.vmap(problem.env.step, in_axes=(0, 0, 0, None))
+    space = problem.env.action_space(problem.env_params)
+    bound = lambda action: action
+    if problem.clip_actions and problem.policy.continuous:
+        bound = lambda action: jnp.clip(action, space.low, space.high)
 
     def one(carry, key):
         env, observation, episodes = carry
@@ -316,7 +342,7 @@ def collect(problem: Problem, state: PPOState) -> tuple[PPOState, Transition]:
         action = problem.policy.sample(key_act, outputs)
         keys = jax.random.split(key_env, problem.num_envs)
         after, env, reward, terminated, truncated, info = step(
-            keys, env, action, problem.env_params
+            keys, env, bound(action), problem.env_params
         )
         seen = Transition(
             observation=observation,
@@ -355,7 +381,12 @@ def estimate(
 
     def value(observation):
         rows = observation.reshape(-1, observation.shape[-1])
-        return problem.apply(params, rows)[1].reshape(observation.shape[:-1])
+        if len(rows) <= ROWS:
+            values = problem.apply(params, rows)[1]
+        else:
+            one = lambda row: problem.apply(params, row[None])[1][0]
+            values = jax.lax.map(one, rows, batch_size=ROWS)
+        return values.reshape(observation.shape[:-1])
 
     terminated, ended = collected.terminated, collected.terminated | collected.truncated
     if not problem.bootstrap:
@@ -469,13 +500,15 @@ def observe(
       observations: on which to take them, ``[examples, inputs]``.
 
     Returns:
-      Scalars by name.
+      Those of `diagnostics.of_weights` and `diagnostics.of_features` for every part.
     """
-    found = diagnostics.of_weights(state.params, state.initial)
     _, features = units.tap(problem.apply)(state.params, observations)
-    for prefix, groups in problem.groups.items():
-        layers = diagnostics.of_features([features[group.name] for group in groups])
-        found |= {f"{prefix}{name}": value for name, value in layers.items()}
+    found = {}
+    for prefix, part in problem.parts.items():
+        weights = part.params(state.params), part.params(state.initial)
+        layers = [features[group.name] for group in part.groups]
+        here = diagnostics.of_weights(*weights) | diagnostics.of_features(layers)
+        found |= {f"{prefix}{name}": value for name, value in here.items()}
     return jax.tree.map(lambda value: jnp.asarray(value, jnp.float32), found)
 
 
@@ -485,9 +518,9 @@ def _flat(observation: jax.Array) -> jax.Array:
 
 
 def _probe(observations: jax.Array) -> jax.Array:
-    """Evenly spaced rows, at most ``PROBE``."""
-    size = min(PROBE, len(observations))
-    return observations[np.arange(size) * len(observations) // size]
+    """Rows of steps and environments at random, always the same, at most ``PROBE``."""
+    rows = np.random.default_rng(0).permutation(len(observations))[:PROBE]
+    return observations[np.sort(rows)]
 
 
 def _count(episodes: Episodes, reward: jax.Array, ended: jax.Array) -> Episodes:

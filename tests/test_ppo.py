@@ -71,7 +71,14 @@ def made(env, hidden=(16,), method=None, **changed):
     tx = inner if method is None else method(inner, groups)
     numbers = {"num_envs": 4, "num_steps": 32, "epochs": 4, "minibatches": 4}
     return ppo.Problem(
-        env, params, first, apply, policy, tx, {"": groups}, **(numbers | changed)
+        env,
+        params,
+        first,
+        apply,
+        policy,
+        tx,
+        {"": ppo.Part(groups)},
+        **(numbers | changed),
     )
 
 
@@ -415,6 +422,106 @@ def test_return_and_length_are_those_of_the_last_bin_in_which_an_episode_ended()
     np.testing.assert_array_equal(found["return"], [0, 276, 276, 276])
     np.testing.assert_array_equal(found["length"], [0, 24, 24, 24])
     np.testing.assert_allclose(found["reward"][0], 7.5)
+
+
+def test_returns_of_environments_whose_episodes_differ():
+    """An episode lasts 2 steps or 4, as its sign says, with a reward of 1 a step."""
+    env = Probe(lambda s, a: 1.0)
+    ends = lambda state: state.time >= 3 - state.sign
+    step = env.step_env
+
+    def step_env(key, state, action, params):
+        obs, state, reward, _, info = step(key, state, action, params)
+        return obs, state, reward, ends(state), info
+
+    env.step_env = step_env
+    problem = made(env, num_envs=3, num_steps=40)
+    build = lambda hparams, key, data: problem
+    start = ppo.init(build, jax.random.key(0), {})
+    after, collected = ppo.collect(problem, start)
+    ended = np.asarray(collected.terminated)
+    lengths = [np.diff(np.flatnonzero(ended[:, i]), prepend=-1) for i in range(3)]
+    every = np.concatenate(lengths)
+    assert set(every) == {2, 4}
+    last, rest = ppo._close(after.episodes)
+    np.testing.assert_allclose(last, every.mean(), rtol=1e-6)
+    assert int(after.episodes.number) == len(every)
+    under_way = [39 - np.flatnonzero(ended[:, i])[-1] for i in range(3)]
+    np.testing.assert_array_equal(rest.sums, [under_way, under_way])
+    assert not rest.number and not rest.ended.any()
+
+
+def test_diagnostics_look_at_all_environments():
+    """Number of the environment, where the steps times environments are too many."""
+    steps = np.tile(np.arange(64.0), 2048)[:, None]
+    seen = np.unique(ppo._probe(jnp.asarray(steps)))
+    np.testing.assert_array_equal(seen, np.arange(64))
+    few = jnp.arange(10.0)[:, None]
+    np.testing.assert_array_equal(ppo._probe(few), few)
+
+
+def test_the_weight_change_is_that_of_an_update_in_bins_of_any_size():
+    start = begin(jax.random.key(0), hparams())
+    changes = []
+    for bins, updates in ((4, 1), (1, 4)):
+        run = functools.partial(ppo.segment, control, bins=bins, updates=updates)
+        changes.append(jax.jit(run)(start)[1]["weight_change"].mean())
+    np.testing.assert_allclose(*changes, rtol=1e-4)
+    assert changes[0] > 0
+
+
+def test_parts_have_diagnostics_of_their_own():
+    problem = made(Probe(lambda s, a: 1.0))
+    groups = problem.parts[""].groups
+    parts = {
+        name: ppo.Part(groups[i : i + 1], lambda params, name=name: params[name])
+        for i, name in enumerate(("policy", "value"))
+    }
+    problem = problem._replace(parts=parts)
+    build = lambda hparams, key, data: problem
+    start = ppo.init(build, jax.random.key(0), {})
+    _, found = ppo.segment(build, start, bins=1, updates=1)
+    after, _ = ppo.segment(build, start, bins=1, updates=1)
+    for name in parts:
+        own = jax.tree.leaves(after.params[name])
+        size = sum(abs(x).sum() for x in own) / sum(x.size for x in own)
+        np.testing.assert_allclose(found[f"{name}weight_magnitude"], size, rtol=1e-5)
+        pairs = zip(own, jax.tree.leaves(start.params[name]), strict=True)
+        change = sum(abs(new - old).sum() for new, old in pairs)
+        np.testing.assert_allclose(found[f"{name}weight_change"], change, rtol=1e-3)
+        assert f"{name}effective_rank" in found
+
+
+def test_many_observations_are_valued_as_few_are(monkeypatch):
+    problem = made(Probe(lambda s, a: 1.0))
+    params = problem.init(jax.random.key(0))
+    seen = transitions(np.random.default_rng(0))
+    expected, _ = ppo.estimate(problem, params, seen)
+    monkeypatch.setattr(ppo, "ROWS", 5)
+    found, _ = ppo.estimate(problem, params, seen)
+    np.testing.assert_allclose(found.target, expected.target, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("clip", [False, True])
+def test_actions_are_clipped_for_the_environment_only(clip):
+    """A reward that is the action's size tells what the environment got."""
+    env = Probe(lambda s, a: jnp.abs(a), space=TORQUE)
+    problem = made(env, clip_actions=clip)
+    start = ppo.init(lambda *_: problem, jax.random.key(0), {})
+    _, seen = ppo.collect(problem, start)
+    size = abs(seen.action[..., 0])
+    assert size.max() > 1.5
+    given = jnp.minimum(size, 1) if clip else size
+    np.testing.assert_allclose(seen.reward, given, rtol=1e-6)
+
+
+def test_segments_have_bins_and_bins_have_updates():
+    problem = made(Probe(lambda s, a: 1.0))
+    build = lambda hparams, key, data: problem
+    start = ppo.init(build, jax.random.key(0), {})
+    for bins, updates in ((0, 1), (1, 0)):
+        with pytest.raises(ValueError, match="must be in"):
+            ppo.segment(build, start, bins=bins, updates=updates)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,8 @@ Every preset is ``config.py:NAME``:
   laptop  (default) CartPole, whose observation is permuted anew every 40,000 steps.
   smoke   seconds; for tests.
 
-The agent is that of Dohare et al., Nature 632, 2024, with smaller networks.
+The agent is that of Dohare et al., Nature 632, 2024, with smaller networks, a larger
+step size, and time limits that are no ends.
 """
 
 import ml_collections

@@ -2,7 +2,8 @@
 
 Every preset is ``config.py:NAME``:
 
-  laptop  (default) 1M steps, 2 seeds, a new friction every 100k: it learns, no more.
+  laptop  (default) 1M steps, 2 seeds, a new friction every 100k, a larger step size,
+          time limits are no ends: it learns, no more.
   paper   20M steps, 30 seeds, as in Dohare et al., Nature 632, 2024; for an
           accelerator.
   smoke   seconds, most of which compile; for tests.

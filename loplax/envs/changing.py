@@ -81,9 +81,9 @@ class Changing(base.Wrapper):
     ):
         """Tries the change on the shapes of the default parameters."""
         super().__init__(env)
-        if not period >= 1:
-            raise ValueError(f"period must be at least 1, got {period}.")
-        self._change, self._period = change, period
+        if not period >= 1 or period % 1:
+            raise ValueError(f"period must be whole and at least 1, got {period}.")
+        self._change, self._period = change, int(period)
         first = jax.eval_shape(lambda: self._task(jnp.int32(0), self.default_params))
         plain = jax.eval_shape(lambda: env.default_params)
         if _form(first) != _form(plain):

@@ -127,7 +127,15 @@ def test_a_change_that_does_not_fit_is_an_error(counter, change, message):
         envs.Changing(counter, change, period=5)
 
 
-@pytest.mark.parametrize("period", [0, -3, float("nan")])
-def test_the_period_is_at_least_one(counter, period):
-    with pytest.raises(ValueError, match="period must be at least 1"):
+@pytest.mark.parametrize("period", [0, -3, 2.5, float("nan")])
+def test_the_period_is_whole_and_at_least_one(counter, period):
+    with pytest.raises(ValueError, match="period must be whole and at least 1"):
         envs.Changing(counter, envs.scaled(goal=(1.0, 2.0)), period=period)
+
+
+def test_a_period_may_be_written_as_a_float(counter):
+    env = envs.Changing(counter, envs.scaled(goal=(1.0, 2.0)), period=2e6)
+    params = env.default_params
+    _, state = env.reset(jax.random.key(0), params)
+    _, after, *_ = env.step(jax.random.key(1), state, 0, params)
+    assert jax.tree.map(jnp.shape, after) == jax.tree.map(jnp.shape, state)

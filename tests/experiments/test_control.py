@@ -69,7 +69,7 @@ def test_the_numbers_are_those_of_ppo_and_of_the_method(tiny):
     assert numbers("l2") == tuned | {"weight_decay": 1e-3}
     own = {"replacement_rate": 1e-4, "maturity_threshold": 2, "decay_rate": 0.99}
     assert numbers("cbp") == tuned | own | {"b2": 0.75, "weight_decay": 1e-4}
-    own = {"threshold": 0.1, "period": 100, "decay_rate": 0.99}
+    own = {"threshold": 0.1, "period": 100, "decay_rate": 0.0, "weight_decay": 1e-4}
     assert numbers("redo") == tuned | own
 
 

@@ -20,15 +20,24 @@ def test_paper_is_the_published_setting(name):
     np.testing.assert_allclose(steps, 50e6, rtol=1e-3)
     assert (config.learning_rate, config.seeds) == (1e-4, 30)
     assert (config.num_steps, config.epochs, config.minibatches) == (2048, 10, 16)
-    assert not config.bootstrap and not config.cbp.reset_inner
+    assert not config.bootstrap and not config.clip_actions
     assert config.methods == ("bp", "tuned_adam", "l2", "cbp")
     assert config.cbp.to_dict() == {
         "replacement_rate": 1e-4,
         "maturity_threshold": 10_000,
         "decay_rate": 0.99,
         "utility": "contribution",
-        "accumulate": True,
+        "accumulate": False,
         "rate_of": "eligible",
+        "reset_inner": False,
+        "b1": 0.99,
+        "b2": 0.99,
+        "weight_decay": 1e-4,
+    }
+    assert config.redo.to_dict() == {
+        "threshold": 0.1,
+        "period": 100,
+        "decay_rate": 0.0,
         "reset_inner": False,
         "b1": 0.99,
         "b2": 0.99,

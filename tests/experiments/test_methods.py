@@ -464,7 +464,8 @@ def test_settings_that_are_no_numbers():
     config.weight_resets.utility = "magnitude"
     choices = {"utility": "magnitude", "pruning": "proportional"}
     assert methods.static(config, "weight_resets", 10) == choices
-    assert methods.static(config, "redo", 10) == {}
+    assert methods.static(config, "redo", 10) == {"reset_inner": True}
+    assert methods.static(config, "regrama", 10) == {}
 
 
 def test_inputs_are_normalised_before_the_network():
