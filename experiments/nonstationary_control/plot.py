@@ -10,6 +10,7 @@ FIGURE = figures.Figure(
     "episode return",
     "Non-stationary control",
     higher_is_better=True,
+    every=3,
     steps="environment steps",
 )
 
