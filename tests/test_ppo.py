@@ -59,8 +59,8 @@ class Probe(environment.Environment):
 TORQUE = spaces.Box(-1.0, 1.0, (1,))
 
 
-def made(env, hidden=(16,), method=None, **changed):
-    """The problem of an environment, and its network."""
+def made(env, hidden=(16,), method=None, observed=False, **changed):
+    """The problem of an environment; whether its units are observed, which is slow."""
     params = env.default_params
     policy = policies.over(env.action_space(params))
     net = nets.ActorCritic(hidden, policy.actions, policy.continuous, "tanh")
@@ -338,7 +338,8 @@ def control(hparams, key, data):
         key=key,
     )
     env = Probe(lambda state, action: action == (state.sign > 0), length=5)
-    return made(env, method=method, gamma=hparams["gamma"], num_envs=2, num_steps=16)
+    numbers = {"gamma": hparams["gamma"], "num_envs": 2, "num_steps": 16}
+    return made(env, method=method, **numbers)
 
 
 HPARAMS = {"replacement_rate": 0.02, "gamma": 0.9}
@@ -471,7 +472,7 @@ def test_the_weight_change_is_that_of_an_update_in_bins_of_any_size():
 
 
 def test_parts_have_diagnostics_of_their_own():
-    problem = made(Probe(lambda s, a: 1.0))
+    problem = made(Probe(lambda s, a: 1.0), observed=True)
     groups = problem.parts[""].groups
     parts = {
         name: ppo.Part(groups[i : i + 1], lambda params, name=name: params[name])
