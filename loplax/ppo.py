@@ -55,10 +55,12 @@ class Problem(NamedTuple):
 
     Attributes:
       env: an environment with the signature of gymnax 1.x.
-      env_params: its parameters.
+      env_params: its parameters. A sequence of tasks has its key there: a build that
+        splits its own gives every run its own tasks.
       init: ``key -> params`` of the network.
       apply: ``(params, observations [batch, inputs]) -> (outputs, values [batch])``.
-      policy: the distribution over actions that ``outputs`` describe.
+      policy: the distribution over actions that ``outputs`` describe: logits, or means
+        and logarithms of standard deviations; see `policies`.
       tx: the transformation.
       parts: what the diagnostics look at, by the beginning of the names that they get:
         ``{"": Part(policy_layers, ...), "value_": Part(value_layers, ...)}``.
@@ -199,8 +201,8 @@ def init(
       The state before the first transition.
 
     Raises:
-      ValueError: for a number out of range, or if the minibatches do not divide what is
-        collected.
+      ValueError: for a number out of range, if the minibatches do not divide what is
+        collected, or if the network's values are not ``[batch]``.
     """
     key_build, key_net, key_env, key = jax.random.split(key, 4)
     problem = build(hparams, key_build, data)
@@ -209,6 +211,13 @@ def init(
     keys = jax.random.split(key_env, problem.num_envs)
     reset = jax.vmap(problem.env.reset, in_axes=(0, None))
     observation, env = reset(keys, problem.env_params)
+    observation = _flat(observation)
+    _, values = jax.eval_shape(problem.apply, params, observation)
+    if values.shape != (problem.num_envs,):
+        raise ValueError(
+            f"apply must return values of shape {(problem.num_envs,)} for as many "
+            f"observations, got {values.shape}."
+        )
     episodes = Episodes(
         jnp.zeros((2, problem.num_envs)), jnp.zeros(2), jnp.zeros(()), jnp.zeros(2)
     )
@@ -217,7 +226,7 @@ def init(
         initial=jax.tree.map(jnp.copy, params),  # so that the state can be donated
         opt=problem.tx.init(params),
         env=env,
-        observation=_flat(observation),
+        observation=observation,
         episodes=episodes,
         hparams=hparams,
         key_build=key_build,

@@ -516,6 +516,16 @@ def test_actions_are_clipped_for_the_environment_only(clip):
     np.testing.assert_allclose(seen.reward, given, rtol=1e-6)
 
 
+def test_values_of_another_shape_are_refused():
+    """``[batch, 1]`` would be broadcast against the targets."""
+    problem = made(Probe(lambda s, a: 1.0))
+    apply = problem.apply
+    column = lambda params, x: (apply(params, x)[0], apply(params, x)[1][:, None])
+    problem = problem._replace(apply=column)
+    with pytest.raises(ValueError, match=r"shape \(4,\).*got \(4, 1\)"):
+        ppo.init(lambda *_: problem, jax.random.key(0), {})
+
+
 def test_segments_have_bins_and_bins_have_updates():
     problem = made(Probe(lambda s, a: 1.0))
     build = lambda hparams, key, data: problem

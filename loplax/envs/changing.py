@@ -45,8 +45,8 @@ class ChangingParams:
 class Changing(base.Wrapper):
     """A non-stationary version of an environment: a new task every ``period`` steps.
 
-    The task changes at an end of an episode: the next one belongs to task
-    ``steps // period``, whose inner parameters are
+    Task ``k`` begins with the first episode after ``k`` periods; tasks follow one
+    another, an episode each at least. Their inner parameters are
     ``change(jax.random.fold_in(params.key, task), task, params.inner)``, the first
     one's too. Environments with the same ``params.key`` go through the same tasks:
     share it among the environments of a run, and give every run its own. The index of
@@ -108,7 +108,7 @@ class Changing(base.Wrapper):
 
     def restart(self, key, state, params):
         """Begins the next episode, of the next task where the period is over."""
-        task = state.steps // params.period
+        task = jnp.minimum(state.task + 1, state.steps // params.period)
         task_params = self._task(task, params)
         obs, inner = self.restart_inner(key, state.inner, task_params)
         return obs, ChangingState(inner, task_params, state.steps, task)

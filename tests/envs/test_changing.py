@@ -35,10 +35,10 @@ def test_the_task_changes_at_the_first_end_of_an_episode_after_the_period(
     np.testing.assert_array_equal(info["final_observation"][:, 0] // 10, info["task"])
 
 
-def test_a_long_episode_may_skip_tasks(tenfold, roll):
+def test_no_task_is_skipped_however_long_episodes_are(tenfold, roll):
     params = tenfold.default_params.replace(period=2)
     info = roll(tenfold, KEY, jnp.zeros(15), params)[-1]
-    assert info["task"].tolist() == [0] * 5 + [2] * 5 + [5] * 5
+    assert info["task"].tolist() == [0] * 5 + [1] * 5 + [2] * 5
 
 
 def test_period_and_key_need_no_recompilation(counter):

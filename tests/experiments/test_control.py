@@ -27,6 +27,7 @@ NAME = "nonstationary_control"
 LEFT_OUT = ("head_reset", "full_reset", "plasticity_injection", "input_normalization")
 ENVS, STEPS = 2, 16
 TINY = {
+    "environment": "CartPole-v1",
     "methods": ("linear", "cbp"),  # which compiles fast, and which does everything
     "hidden": (4,),
     "num_envs": ENVS,
@@ -163,11 +164,12 @@ def sequence(config, seeds=3, tasks=4):
         params = study.env_params(key)
         _, state = study.env.reset(key, params)
 
-        def begin(steps):
-            ended = state.replace(steps=steps)
+        def begin(task):
+            steps = config.period // config.num_envs * task
+            ended = state.replace(steps=steps, task=jnp.maximum(task - 1, 0))
             return study.env.restart(key, ended, params)[1]
 
-        return jax.vmap(begin)(config.period // config.num_envs * jnp.arange(tasks))
+        return jax.vmap(begin)(jnp.arange(tasks))
 
     states = jax.jit(jax.vmap(of_run))(jax.random.split(jax.random.key(0), seeds))
     np.testing.assert_array_equal(states.task, np.tile(np.arange(tasks), (seeds, 1)))
@@ -358,7 +360,7 @@ def test_figures_and_table_count_environment_steps(
     monkeypatch.setattr(launch, "run", lambda *_, **__: whole[1])
     program._run(["run"], tiny(), NAME)
     head, *lines = capsys.readouterr().out.splitlines()
-    assert "first 64 environment steps" in head and "last 64" in head
+    assert "first 192 environment steps" in head and "last 192" in head  # 3 bins
     assert [line.split()[0] for line in lines[:4]] == ["linear", "linear", "cbp", "cbp"]
     for name in ("figure", "diagnostics", "comparison", "sweep"):
         assert str(folder / f"{name}.png") in lines[4]

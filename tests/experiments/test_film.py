@@ -186,4 +186,4 @@ def test_the_program_refuses_environments_of_gymnax_in_one_line(tmp_path):
     assert (ended.returncode, ended.stdout) == (1, "")
     (line,) = ended.stderr.splitlines()
     assert line.startswith("error: only brax's robots can be filmed (ant, ")
-    assert line.endswith("got 'CartPole-v1'.")
+    assert line.endswith("got 'Acrobot-v1'.")

@@ -1,10 +1,11 @@
 """The studies of walking robots: the published setting, and a pole that slips."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import control, launch, locomotion
+from experiments import control, locomotion
 from experiments.slippery_ant import config as slippery
 from loplax import envs
 
@@ -119,11 +120,12 @@ def frictions(config, tasks):
         params = study.env_params(key)
         _, state = study.env.reset(key, params)
 
-        def begin(steps):
-            ended = state.replace(steps=steps)
+        def begin(task):
+            steps = config.period * task
+            ended = state.replace(steps=steps, task=jnp.maximum(task - 1, 0))
             return study.env.restart(key, ended, params)[1].params.friction
 
-        return jax.vmap(begin)(config.period * np.arange(tasks))
+        return jax.vmap(begin)(jnp.arange(tasks))
 
     return jax.jit(jax.vmap(of_run))(jax.random.split(jax.random.key(0), 3))
 
@@ -139,12 +141,3 @@ def test_friction_is_drawn_from_its_range(config):
 def test_frictions_can_be_given(config):
     found = frictions(config(listed=(0.5, 0.02)), 3)
     np.testing.assert_allclose(found, np.tile([0.5, 0.02, 0.5], (3, 1)))
-
-
-def test_a_robot_learns_from_end_to_end(config, tmp_path):
-    study = control.make(config())
-    found = launch.run(tmp_path, config(), jax.devices()[:1], study, overwrite=False)
-    assert list(found["step"].values) == [16, 32]
-    assert not found["diverged"].any()
-    for name, values in found.data_vars.items():
-        assert np.isfinite(values).all(), name
