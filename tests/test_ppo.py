@@ -12,6 +12,7 @@ from flax import struct
 from gymnax.environments import environment, spaces
 
 from loplax import nets, optim, policies, ppo, units
+from loplax.ppo import acting, learning, run
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
@@ -444,7 +445,7 @@ def test_returns_of_environments_whose_episodes_differ():
     lengths = [np.diff(np.flatnonzero(ended[:, i]), prepend=-1) for i in range(3)]
     every = np.concatenate(lengths)
     assert set(every) == {2, 4}
-    last, rest = ppo._close(after.episodes)
+    last, rest = acting.close(after.episodes)
     np.testing.assert_allclose(last, every.mean(), rtol=1e-6)
     assert int(after.episodes.number) == len(every)
     under_way = [39 - np.flatnonzero(ended[:, i])[-1] for i in range(3)]
@@ -455,10 +456,10 @@ def test_returns_of_environments_whose_episodes_differ():
 def test_diagnostics_look_at_all_environments():
     """Number of the environment, where the steps times environments are too many."""
     steps = np.tile(np.arange(64.0), 2048)[:, None]
-    seen = np.unique(ppo._probe(jnp.asarray(steps)))
+    seen = np.unique(run._probe(jnp.asarray(steps)))
     np.testing.assert_array_equal(seen, np.arange(64))
     few = jnp.arange(10.0)[:, None]
-    np.testing.assert_array_equal(ppo._probe(few), few)
+    np.testing.assert_array_equal(run._probe(few), few)
 
 
 def test_the_weight_change_is_that_of_an_update_in_bins_of_any_size():
@@ -498,7 +499,7 @@ def test_many_observations_are_valued_as_few_are(monkeypatch):
     params = problem.init(jax.random.key(0))
     seen = transitions(np.random.default_rng(0))
     expected, _ = ppo.estimate(problem, params, seen)
-    monkeypatch.setattr(ppo, "ROWS", 5)
+    monkeypatch.setattr(learning, "ROWS", 5)
     found, _ = ppo.estimate(problem, params, seen)
     np.testing.assert_allclose(found.target, expected.target, rtol=1e-5, atol=1e-6)
 
