@@ -15,8 +15,6 @@ from loplax import envs, nets, policies, ppo, sweep, units
 from loplax.envs import brax
 from loplax.optim import checks
 
-BINS_PER_SEGMENT = 5
-NUMBERS = ("gamma", "gae_lambda", "clip", "value_weight", "entropy_weight")
 COUNTS = ("num_envs", "num_steps", "epochs", "minibatches")
 # Methods that do something to a network's inputs, or at a new task, have no place here.
 METHODS = tuple(
@@ -50,8 +48,7 @@ class Study(NamedTuple):
     @property
     def segments(self) -> tuple[int, int]:
         """Number of segments of a run, and bins per segment."""
-        per_segment = math.gcd(self.bins, BINS_PER_SEGMENT)
-        return self.bins // per_segment, per_segment
+        return studies.segments(self.bins)
 
     def method(self, config, name: str) -> sweep.Method:
         """The learner of a method, and the numeric settings that it uses.
@@ -67,7 +64,7 @@ class Study(NamedTuple):
           ValueError: for anything in the configuration that cannot be run.
         """
         build = problem(self, config, name)
-        values = {number: config[number] for number in NUMBERS}
+        values = {number: config[number] for number in specs.PPO}
         values |= methods.values(config, name)
         for setting, swept in config.sweep.items():
             for value in swept if setting in values else ():
@@ -85,7 +82,7 @@ def make(config, data_dir: str | None = None) -> Study:
     """The study of a configuration.
 
     Args:
-      config: a configuration with the fields of ``defaults``.
+      config: a configuration with what ``specs`` adds for control and changes.
       data_dir: not used, since environments need no data.
 
     Returns:
@@ -193,7 +190,7 @@ def problem(study: Study, config, name: str) -> ppo.Build:
         del data
         key_tx, key_tasks = jax.random.split(key)
         tx = methods.make(
-            {setting: v for setting, v in hparams.items() if setting not in NUMBERS},
+            {setting: v for setting, v in hparams.items() if setting not in specs.PPO},
             key_tx,
             name=name,
             optimizer=config.optimizer,
@@ -212,7 +209,7 @@ def problem(study: Study, config, name: str) -> ppo.Build:
             bootstrap=config.bootstrap,
             clip_actions=config.clip_actions,
             **{count: config[count] for count in COUNTS},
-            **{number: hparams[number] for number in NUMBERS},
+            **{number: hparams[number] for number in specs.PPO},
         )
 
     return build

@@ -36,6 +36,15 @@ OPTIMIZERS = {
     "adam": {"b1": 0.9, "b2": 0.999, "weight_decay": 0.0},
 }
 
+# The numbers of PPO, every one of which can be swept. Dohare et al. 2024.
+PPO = {
+    "gamma": 0.99,  # discount
+    "gae_lambda": 0.95,
+    "clip": 0.2,  # of the probability ratio
+    "value_weight": 1.0,
+    "entropy_weight": 0.0,
+}
+
 SPECS = {
     "bp": Spec({}, "backprop"),
     "linear": Spec({}, "linear model", network={"linear": True}),
@@ -206,14 +215,7 @@ def add_control(config: ml_collections.ConfigDict) -> None:
     config.activation = "relu"  # relu, tanh, sigmoid, elu, leaky_relu, swish
     config.hidden = (256, 256)  # units per hidden layer, of policy and value each
     add_methods(config)
-    ppo = {
-        "gamma": 0.99,  # discount
-        "gae_lambda": 0.95,
-        "clip": 0.2,  # of the probability ratio
-        "value_weight": 1.0,
-        "entropy_weight": 0.0,
-    }
-    for name, value in ppo.items():
+    for name, value in PPO.items():
         config[name] = value
         config.sweep[name] = ()
     for name in ("l2", "cbp", "redo"):  # on top of tuned Adam

@@ -73,8 +73,7 @@ class Study(NamedTuple):
     @property
     def segments(self) -> tuple[int, int]:
         """Number of segments of a run, and bins per segment."""
-        per_segment = math.gcd(self.bins, self.bins_per_segment)
-        return self.bins // per_segment, per_segment
+        return segments(self.bins, self.bins_per_segment)
 
     def method(self, config, name: str) -> sweep.Method:
         """The learner of a method, and the numeric settings that it uses.
@@ -108,6 +107,12 @@ class Study(NamedTuple):
         return sweep.Method(
             sweep.Learner(functools.partial(train.init, build), segment), values
         )
+
+
+def segments(bins: int, most: int = BINS_PER_SEGMENT) -> tuple[int, int]:
+    """Number of equal segments of at most ``most`` bins, and bins per segment."""
+    per_segment = math.gcd(bins, most)
+    return bins // per_segment, per_segment
 
 
 def whole(name: str, number: int, part_name: str, part: int) -> int:

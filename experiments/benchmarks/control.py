@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from experiments import control, launch, locomotion
 from experiments.benchmarks import timing
 from loplax import ppo
+from loplax.envs import brax
 
 SEEDS = (1, 8)
 UPDATES = 4
@@ -26,7 +27,7 @@ def program(environment: str, method: str, seeds: int):
     """A compiled loop of updates of several seeds, and its environment steps."""
     config = locomotion.get_config("paper", environment)
     config.cbp.maturity_threshold = 0
-    if environment not in ("ant", "hopper", "walker2d"):
+    if environment not in brax.NAMES:
         with config.unlocked():
             del config.backend
     study = control.make(config)
