@@ -93,7 +93,7 @@ def make(config, data_dir: str | None = None) -> Study:
     """
     del data_dir
     for name in COUNTS:
-        checks.integer(name, config[name], 1)
+        checks.whole(name, config[name], 1)
     env, params = environment(config)
     collected = config.num_envs * config.num_steps
 
@@ -118,7 +118,7 @@ def environment(config) -> tuple[Any, Any]:
     """The environment of a configuration, and its parameters."""
     settings = {}
     if "backend" in config:
-        checks.choice("environment", config.environment, brax.NAMES)
+        checks.one_of("environment", config.environment, brax.NAMES)
         settings["backend"] = config.backend
     env, params = envs.make(config.environment, **settings)
     if config.change == "none":
@@ -128,7 +128,7 @@ def environment(config) -> tuple[Any, Any]:
         "offset": lambda: envs.shifted(config.offset),
     }
     fields = [field.name for field in dataclasses.fields(params)]
-    checks.choice("change", config.change, ("none", *changes, *fields))
+    checks.one_of("change", config.change, ("none", *changes, *fields))
     if config.change in changes:
         env = envs.Perturbed(env)
         change = changes[config.change]()
@@ -141,7 +141,7 @@ def environment(config) -> tuple[Any, Any]:
 def _of_field(config):
     """A change of a field of the environment's parameters."""
     for value in (*config.factors, *config.listed):
-        checks.number(config.change, value, -math.inf)
+        checks.in_range(config.change, value, -math.inf)
     if config.listed:
         return envs.listed(**{config.change: config.listed})
     if len(config.factors) != 2:
@@ -163,7 +163,7 @@ def problem(study: Study, config, name: str) -> ppo.Build:
     Raises:
       ValueError: for anything in the configuration that cannot be run.
     """
-    checks.choice("methods", name, METHODS)
+    checks.one_of("methods", name, METHODS)
     options = {"activation": config.activation, **specs.SPECS[name].network}
     hidden = studies.widths(config.hidden, options["activation"])
     hidden = () if options.pop("linear", False) else hidden

@@ -35,7 +35,7 @@ def patches(config) -> bool:
     Raises:
       ValueError: unless ``config.patches`` is yes, no or auto.
     """
-    checks.choice("patches", config.patches, ("yes", "no", "auto"))
+    checks.one_of("patches", config.patches, ("yes", "no", "auto"))
     if config.patches == "auto":
         return jax.default_backend() == "cpu"
     return config.patches == "yes"

@@ -35,12 +35,14 @@ def get_config(preset: str, environment: str) -> ml_collections.ConfigDict:
     # As the authors' code: a time limit is an end, actions go beyond their limits (and
     # cost more), Adam's moments stay, and a replacement comes with a probability.
     config.bootstrap = config.clip_actions = False
-    config.cbp.reset_inner = config.redo.reset_inner = config.cbp.accumulate = False
+    config.cbp.reset_inner = config.redo.reset_inner = False
+    config.cbp.budget = "random"
 
     if preset == "laptop":
         config.methods, config.seeds = ("bp", "cbp"), 2
         config.updates, config.bin = 500, 10
-        config.bootstrap = config.cbp.reset_inner = config.cbp.accumulate = True
+        config.bootstrap = config.cbp.reset_inner = True
+        config.cbp.budget = "eligible"
         config.learning_rate = 3e-4
     if preset == "smoke":
         config.hidden, config.seeds = (8, 8), 1

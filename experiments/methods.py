@@ -26,8 +26,8 @@ def values(config, name: str) -> dict[str, float]:
     Raises:
       ValueError: for an unknown method or optimiser.
     """
-    checks.choice("methods", name, tuple(SPECS))
-    checks.choice("optimizer", config.optimizer, tuple(OPTIMIZERS))
+    checks.one_of("methods", name, tuple(SPECS))
+    checks.one_of("optimizer", config.optimizer, tuple(OPTIMIZERS))
     spec = SPECS[name]
     inner = {} if spec.optimizer else OPTIMIZERS[config.optimizer]
     used = {"learning_rate", *inner, *spec.settings}
@@ -50,7 +50,7 @@ def static(config, name: str, size: int) -> dict[str, Any]:
     if name == "cbp":
         rates = (*config.sweep.replacement_rate, config.cbp.replacement_rate)
         for rate in rates:
-            checks.number("replacement_rate", rate, 0, 1)
+            checks.in_range("replacement_rate", rate, 0, 1)
         choices["max_replacements"] = max(1, math.ceil(max(rates) * size))
     return choices
 
@@ -84,12 +84,12 @@ def make(
     Raises:
       ValueError: for an unknown name, or a number out of range.
     """
-    checks.choice("method", name, tuple(SPECS))
-    checks.choice("optimizer", optimizer, tuple(OPTIMIZERS))
+    checks.one_of("method", name, tuple(SPECS))
+    checks.one_of("optimizer", optimizer, tuple(OPTIMIZERS))
     for setting, value in hparams.items():
         below = setting in ("b1", "b2", "momentum")
         high = 1 if below or setting == "decay_rate" else math.inf
-        checks.number(setting, value, 0, high, below=below)
+        checks.in_range(setting, value, 0, high, below=below)
     spec = SPECS[name]
     used = {"learning_rate", *OPTIMIZERS[optimizer]}
     if name in ("l2", "shrink_and_perturb"):
@@ -105,7 +105,7 @@ def make(
     per_unit = groups if resets else None
     inner = _optimizer(spec.optimizer or optimizer, numbers, per_unit, key)
     if in_turn:
-        checks.integer("injection_step", own["injection_step"], 0)
+        checks.whole("injection_step", own["injection_step"], 0)
         halves = nets.learn_in_turn(inner, own["injection_step"])
         # The rate comes last, so that a schedule counts the steps of both halves.
         return optax.chain(halves, optax.scale_by_learning_rate(rate, flip_sign=False))
@@ -193,7 +193,7 @@ def around(network: Network, name: str, hparams: Mapping, shape) -> Network:
       ValueError: for a number out of range.
     """
     if name == "plasticity_injection":
-        checks.integer("injection_step", hparams["injection_step"], 0)
+        checks.whole("injection_step", hparams["injection_step"], 0)
         injected = nets.plasticity_injection(
             *network[:3], step=hparams["injection_step"]
         )
@@ -204,7 +204,7 @@ def around(network: Network, name: str, hparams: Mapping, shape) -> Network:
 
 
 def _normalized(network: Network, decay, shape) -> Network:
-    checks.number("decay_rate", decay, 0, 1)
+    checks.in_range("decay_rate", decay, 0, 1)
     normalization = nets.input_normalization
 
     def init(key):

@@ -66,8 +66,9 @@ SPECS = {
         "continual backprop",
         choices={
             "utility": "adaptable_contribution",
-            "accumulate": True,  # whether fractions of a replacement add up
-            "rate_of": "eligible",  # units that the rate counts: eligible or all
+            # How replacements add up: over the eligible units, over all once one is
+            # eligible, or not at all but at random.
+            "budget": "eligible",
             "reset_inner": True,  # whether the optimiser's moments start anew too
         },
     ),

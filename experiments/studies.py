@@ -152,11 +152,11 @@ def problem(study: Study, config, name: str) -> Build:
     Raises:
       ValueError: for anything in the configuration that cannot be run.
     """
-    checks.choice("methods", name, tuple(methods.SPECS))
+    checks.one_of("methods", name, tuple(methods.SPECS))
     spec = methods.SPECS[name]
     observe = words(config.observe)
     for family in observe:
-        checks.choice("observe", family, tuple(diagnostics.FAMILIES))
+        checks.one_of("observe", family, tuple(diagnostics.FAMILIES))
     inputs = _example(study)
     shape = inputs.shape if study.batch == 1 else inputs.shape[1:]
     if study.at_task == "zero" and name in ("nap", "plasticity_injection"):

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from loplax import branch, diagnostics, metrics, units
+from loplax import branch, diagnostics, metrics, optim, units
 from loplax.problem import Build, Problem, TrainState
 from loplax.streams import base
 
@@ -168,7 +168,8 @@ def step(
     differentiate = jax.grad(objective, has_aux=True)
     grads, (stats, features, found) = differentiate(state.params, state.stats, x, y)
     updates, opt = problem.tx.update(grads, state.opt, state.params, features=features)
-    for _, replaced in optax.tree.get_all_with_path(opt, "replaced"):
+    replaced = optim.newly_replaced(state.opt, opt)
+    if replaced:
         stats = network.restart(stats, replaced)
     params = optax.apply_updates(state.params, updates)
     return state._replace(params=params, stats=stats, opt=opt), found

@@ -26,7 +26,15 @@ ALLOWED = {
     "plots": {"results"},
     "problem": {"streams", "units"},
     "diagnostics": {"metrics", "problem", "units"},
-    "train": {"branch", "diagnostics", "metrics", "problem", "streams", "units"},
+    "train": {
+        "branch",
+        "diagnostics",
+        "metrics",
+        "optim",
+        "problem",
+        "streams",
+        "units",
+    },
     "tasks": {"branch", "problem", "train"},
     "ppo": {"diagnostics", "metrics", "optim", "policies", "units"},
 }

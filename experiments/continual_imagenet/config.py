@@ -51,7 +51,7 @@ def get_config(preset: str = "digits") -> ml_collections.ConfigDict:
     config.observe = ("weights", "features")  # diagnostics, at the end of each bin
     specs.add_methods(config)  # all with the defaults of experiments/specs.py
     config.cbp.replacement_rate = 3e-4
-    config.cbp.rate_of = "all"  # as the authors' convolutional code
+    config.cbp.budget = "all"  # as the authors' convolutional code
     config.l2.weight_decay = 3e-6
     config.l2.learning_rate = 0.03  # its own, as published
     config.shrink_and_perturb.weight_decay = 1e-5

@@ -72,7 +72,7 @@ def make(config, data_dir: str | None = None) -> studies.Study:
 
 def _initializers(config):
     """Distributions of the hidden weights and of those of the output."""
-    checks.choice("initialization", config.initialization, ("pytorch", "kaiming"))
+    checks.one_of("initialization", config.initialization, ("pytorch", "kaiming"))
     if config.initialization == "pytorch":
         return nets.pytorch_uniform(), nets.pytorch_uniform()
     return nets.kaiming_uniform(config.activation), nets.kaiming_uniform("linear")

@@ -62,7 +62,7 @@ def get_config(preset: str = "digits") -> ml_collections.ConfigDict:
     config.cbp.replacement_rate = 1e-5
     config.cbp.maturity_threshold = 1_000
     config.cbp.utility = "contribution"
-    config.cbp.rate_of = "all"  # as the authors' convolutional code
+    config.cbp.budget = "all"  # as the authors' convolutional code
     config.self_normalized_resets.initial_threshold = 16
     specs.add_execution(config)
     config.unroll = 0  # steps per loop iteration; 0: 2 on cpu, 1 elsewhere

@@ -23,10 +23,10 @@ def make(config, data_dir: str | None = None) -> studies.Study:
       ValueError: for an unknown name or a size that is out of range, or if there is no
         data.
     """
-    checks.choice("reading", config.reading, ("reference", "exact"))
-    checks.number("factor", config.factor)
+    checks.one_of("reading", config.reading, ("reference", "exact"))
+    checks.in_range("factor", config.factor)
     for epoch in config.milestones:
-        checks.integer("milestones", epoch, 1)
+        checks.whole("milestones", epoch, 1)
     data = _by_class(config, data_dir)
     steps = studies.whole("classes", config.classes, "increment", config.increment)
     net = nets.ResNet18(config.classes, config.width, patches=images.patches(config))

@@ -85,8 +85,8 @@ class Brax(base.Environment):
 
     def __init__(self, name: str, backend: str = "spring", **settings):
         """Loads the model."""
-        checks.choice("brax environment", name, NAMES)
-        checks.choice("backend", backend, BACKENDS)
+        checks.one_of("brax environment", name, NAMES)
+        checks.one_of("backend", backend, BACKENDS)
         self._name = name
         self._brax = _load(name, backend, settings)
         self._first = jax.eval_shape(self._brax.reset, jax.random.key(0))

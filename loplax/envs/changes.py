@@ -166,7 +166,7 @@ def _check(fields: Sequence[str], params) -> None:
     if isinstance(params, cartpole.EnvParams):
         known = [name for name in known if name not in _DERIVED]
     for field in fields:
-        checks.choice("field", field, known)
+        checks.one_of("field", field, known)
 
 
 def _replace(params, values: Mapping[str, jax.Array]):

@@ -27,7 +27,7 @@ def make(name: str, **settings: Any) -> tuple[environment.Environment, Any]:
       >>> env.num_actions, params.max_steps_in_episode
       (2, 500)
     """
-    checks.choice("environment", name, [*gymnax.registered_envs, *brax.NAMES])
+    checks.one_of("environment", name, [*gymnax.registered_envs, *brax.NAMES])
     if name in brax.NAMES:
         env = brax.Brax(name, **settings)
         return env, env.default_params

@@ -2,9 +2,6 @@
 
 from loplax.optim.adam import adam as adam
 from loplax.optim.ccbp import ccbp as ccbp
-from loplax.optim.continual_backprop import (
-    ContinualBackpropState as ContinualBackpropState,
-)
 from loplax.optim.continual_backprop import continual_backprop as continual_backprop
 from loplax.optim.hare_tortoise import hare_tortoise as hare_tortoise
 from loplax.optim.l2_init import l2_init as l2_init
@@ -32,3 +29,5 @@ from loplax.optim.wasserstein_regularization import (
     wasserstein_regularization as wasserstein_regularization,
 )
 from loplax.optim.weight_clipping import weight_clipping as weight_clipping
+from loplax.optim.wrapper import ReplacementState as ReplacementState
+from loplax.optim.wrapper import newly_replaced as newly_replaced

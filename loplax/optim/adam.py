@@ -31,8 +31,8 @@ def scale_by_unit_adam(
     """The scaling of `adam`, without its learning rate."""
     groups = checks.groups(units, replaced=False)
     for name, value in (("b1", b1), ("b2", b2)):
-        checks.number(name, value, 0, 1, below=True)
-    checks.number("eps", eps)
+        checks.in_range(name, value, 0, 1, below=True)
+    checks.in_range("eps", eps)
 
     def init(params):
         counts = {group.name: jnp.zeros(group.size, jnp.int32) for group in groups}
@@ -108,7 +108,7 @@ def adam(
       in the code of Dohare et al., Nature 632, 2024.
     """
     if not callable(learning_rate):
-        checks.number("learning_rate", learning_rate)
+        checks.in_range("learning_rate", learning_rate)
     return optax.chain(
         scale_by_unit_adam(units, b1, b2, eps),
         optax.scale_by_learning_rate(learning_rate),

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from loplax.optim import checks, paths, replacement, utilities
-from loplax.units import checks as unit_checks
+from loplax import branch
+from loplax.optim import checks, keys, paths, placement, replacement, utilities, wrapper
 
 
 class CcbpState(NamedTuple):
@@ -17,8 +17,8 @@ class CcbpState(NamedTuple):
       inner: state of the inner optimiser.
       utility: running mean of the units' gradients relative to their layer's, one
         float32 ``[size]`` per group name.
-      count: steps taken, int32 scalar.
-      key: typed random key; step ``count`` draws from ``fold_in(key, count)``.
+      count: updates made, int32 scalar.
+      key: typed random key; update ``count`` draws from ``fold_in(key, count)``.
     """
 
     inner: optax.OptState
@@ -98,58 +98,51 @@ def ccbp(
       <https://openreview.net/forum?id=UJqXhFFzKu>`_. Defaults from the authors' code
       for the slippery ant.
     """
-    checks.number("replacement_rate", replacement_rate, 0, 1)
-    checks.number("sharpness", sharpness)
-    checks.number("threshold", threshold)
-    checks.number("decay_rate", decay_rate, 0, 1)
-    checks.integer("period", period, 1)
+    checks.in_range("replacement_rate", replacement_rate, 0, 1)
+    checks.in_range("sharpness", sharpness)
+    checks.in_range("threshold", threshold)
+    checks.in_range("decay_rate", decay_rate, 0, 1)
+    is_due = checks.period(period)
     checks.typed_key(key)
-    period = jnp.asarray(period, jnp.int32)
-    if initializer is None:
-        initializer = jax.nn.initializers.he_uniform()
     groups = checks.groups(units)
+    initializer = initializer or jax.nn.initializers.he_uniform()
     sizes = {group.name: group.size for group in groups}
     inner = optax.with_extra_args_support(inner)
 
     def init(params) -> CcbpState:
-        if jax.tree.leaves(params):  # not a placeholder of optax.tree.map_params
-            unit_checks.check(groups, params)
+        wrapper.start(groups, params)
         return CcbpState(
             inner=inner.init(params),
             utility={name: jnp.ones(n, jnp.float32) for name, n in sizes.items()},
             count=jnp.zeros((), jnp.int32),
-            key=replacement.own(key),
+            key=keys.copy(key),
         )
 
+    def observe(group, old, slopes) -> tuple[jax.Array, jax.Array]:
+        """The utilities of a layer, and the part of each unit that is replaced."""
+        score = utilities.mean_magnitude(group.incoming, group.size, slopes)
+        score = _relative(score)
+        new = jnp.where(
+            jnp.isfinite(score), decay_rate * old + (1 - decay_rate) * score, old
+        )
+        fraction = 2 * jax.nn.sigmoid(-sharpness * (new - threshold))
+        return new, replacement_rate * jnp.minimum(1, fraction)
+
     def update(grads, state, params=None, **extra_args):
-        checks.given_params(params)
+        placement.require_last(update)
+        checks.required_params(params)
         updates, inner_state = inner.update(grads, state.inner, params, **extra_args)
         count = optax.safe_increment(state.count)
-        due = count % period == 0
+        due = is_due(count)
         slopes, utility, rates = paths.by_path(grads).leaves, {}, {}
         for group in groups:
-            name, old = group.name, state.utility[group.name]
-            score = _relative(
-                utilities.mean_magnitude(group.incoming, group.size, slopes)
-            )
-            new = old + (1 - decay_rate) * (score - old)
-            new = jnp.where(jnp.isfinite(score), new, old)
-            fraction = 2 * jax.nn.sigmoid(-sharpness * (new - threshold))
-            rates[name] = replacement_rate * jnp.minimum(1, fraction)
+            name = group.name
+            new, rates[name] = observe(group, state.utility[name], slopes)
             utility[name] = jnp.where(due, 1, new)
 
-        # Drawn as if all units were replaced.
-        drawn = replacement.choose(
-            groups,
-            params,
-            initializer,
-            sizes,
-            rank=jnp.zeros_like,
-            operands=utility,
-            number={name: jnp.where(due, n, 0) for name, n in sizes.items()},
-            key=state.key,
-            count=count,
-        ).drawn
+        draw = replacement.draw_weights(groups, params, initializer, sizes)
+        body = lambda key, count: draw(keys.at_step(key, count, "weights"))
+        drawn = branch.cond(due, body, None, jax.random.clone(state.key), count)
         updates = _pull(groups, rates, drawn, params, updates, due)
         return updates, CcbpState(inner_state, utility, count, state.key)
 
@@ -165,13 +158,14 @@ def _relative(values: jax.Array) -> jax.Array:
 def _pull(groups, rates, drawn, params, updates, due):
     """Changes the updates so that applying them also replaces each unit in part."""
     old, new = paths.by_path(params).leaves, paths.by_path(updates)
-    weights = paths.by_path(optax.apply_updates(params, updates)).leaves
+    after = paths.by_path(optax.apply_updates(params, updates)).leaves
+    weights = {path: paths.at_least_float32(leaf) for path, leaf in after.items()}
 
     def pull(axis, group, target):
         param = old[axis.path]
         rate = axis.spread(rates[group.name], param.shape)
         weights[axis.path] = (1 - rate) * weights[axis.path] + rate * target
-        change = (weights[axis.path] - param).astype(param.dtype)
+        change = replacement.difference(weights[axis.path], param)
         new.leaves[axis.path] = jnp.where(due, change, new.leaves[axis.path])
 
     for group in groups:

@@ -2,14 +2,14 @@
 
 import difflib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 
-def number(
+def in_range(
     name: str, value, low: float = 0.0, high: float = math.inf, *, below: bool = False
 ) -> None:
     """Raises ``ValueError`` unless ``low <= value <= high`` (``< high`` if ``below``).
@@ -25,19 +25,26 @@ def number(
         raise ValueError(f"{name} must be in [{low:g}, {high:g}{close}, got {value}.")
 
 
-def integer(name: str, value, low: int) -> None:
+def whole(name: str, value, low: int) -> None:
     """Raises ``ValueError`` unless ``value`` is whole and at least ``low``."""
-    number(name, value, low)
+    in_range(name, value, low)
     if not isinstance(value, jax.core.Tracer) and np.any(np.asarray(value) % 1):
         raise ValueError(f"{name} must be a whole number, got {value}.")
 
 
-def choice(name: str, value: str, known: Sequence[str]) -> None:
+def one_of(name: str, value: str, known: Sequence[str]) -> None:
     """Raises ``ValueError`` with the nearest known name unless ``value`` is known."""
     if value not in known:
         near = difflib.get_close_matches(str(value), known, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise ValueError(f"{name} must be one of {list(known)}, got {value!r}{hint}")
+
+
+def period(value) -> Callable[[jax.Array], jax.Array]:
+    """Checks a number of steps; returns ``count -> bool``, whether it has passed."""
+    whole("period", value, 1)
+    period = jnp.asarray(value, jnp.int32)
+    return lambda count: count % period == 0
 
 
 def typed_key(key) -> None:
@@ -48,37 +55,46 @@ def typed_key(key) -> None:
         )
 
 
-def given_params(params) -> None:
+def required_params(params) -> None:
     """Raises ``ValueError`` if ``update`` was called without the parameters."""
     if params is None:
         raise ValueError("update(grads, state, params) needs params, got None.")
 
 
 def activations(units, features: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-    """Checks the features of all groups; makes them float32 ``[batch, size]``.
+    """Checks the features of all groups.
+
+    Returns:
+      Per key, float32 ``[batch, *positions, size]``.
 
     Raises:
-      ValueError: if a group has no features, or their last axis is not its units.
+      ValueError: if a group has no features, or their last axes are not the positions
+        and the units that its outgoing weights read.
     """
     if features is None:
-        raise ValueError("update needs features=..., which units.tap(apply) returns.")
-    flat = {}
+        raise ValueError(
+            "update needs features=..., which units.tap(apply) returns. A flax "
+            "TrainState passes them on if it is loplax.flax.TrainState."
+        )
+    found = {}
     for group in units:
-        if group.name not in features:
-            near = difflib.get_close_matches(group.name, list(features), n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ValueError(
-                f"features: nothing for layer {group.name!r}, only for "
-                f"{list(features)}{hint}. loplax.units.tap(apply) returns them all."
-            )
-        value = features[group.name]
-        if jnp.ndim(value) == 0 or value.shape[-1] != group.size:
-            raise ValueError(
-                f"features[{group.name!r}] must have shape [..., {group.size}], "
-                f"got {jnp.shape(value)}."
-            )
-        flat[group.name] = value.reshape(-1, group.size).astype(jnp.float32)
-    return flat
+        for name, positions in group.features.items():
+            if name not in features:
+                near = difflib.get_close_matches(name, list(features), n=1)
+                hint = f"; did you mean {near[0]!r}?" if near else ""
+                raise ValueError(
+                    f"features: nothing for layer {name!r}, only for "
+                    f"{list(features)}{hint}. loplax.units.tap(apply) returns them all."
+                )
+            value, last = features[name], (*positions, group.size)
+            if jnp.shape(value)[-len(last) :] != last:
+                shape = ", ".join(map(str, last))
+                raise ValueError(
+                    f"features[{name!r}] must have shape [..., {shape}], "
+                    f"got {jnp.shape(value)}."
+                )
+            found[name] = value.reshape(-1, *last).astype(jnp.float32)
+    return found
 
 
 def groups(units, *, replaced: bool = True, bias_transfer: bool = False) -> tuple:

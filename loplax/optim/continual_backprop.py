@@ -7,39 +7,47 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from loplax.optim import checks, paths, replacement, utilities
-from loplax.units import checks as unit_checks
+from loplax.optim import checks, replacement, utilities, wrapper
 
 Array = jax.Array
 
 
-class ContinualBackpropState(NamedTuple):
-    """State of `continual_backprop`; every dict holds one array per group name.
+class Budget(NamedTuple):
+    """Replacements that a layer may make, as a sum of tiny amounts.
 
     Attributes:
-      inner: state of the inner optimiser; for the units in ``replaced`` it is reset
-        when the next update begins.
-      utility: running mean of the instantaneous utility, float32 ``[size]``.
-      mean_activation: running mean of the activation, float32 ``[size]``.
-      age: steps since the unit was last replaced, int32 ``[size]``.
-      discount: ``decay_rate ** age``, carried as a product, float32 ``[size]``.
-      budget: replacements due but not yet made, and what rounding has kept out of this
-        sum so far, float32 ``[2]``.
-      replaced: units replaced at the last step, bool ``[size]``. Use it to reset state
-        that is no parameter, such as BatchNorm statistics.
-      count: steps taken, int32 scalar.
-      key: typed random key; step ``count`` draws from ``fold_in(key, count)``.
+      due: replacements due but not yet made, float32 scalar.
+      missing: what rounding has kept out of ``due`` so far, float32 scalar.
     """
 
-    inner: optax.OptState
-    utility: dict[str, Array]
+    due: Array
+    missing: Array
+
+    def add(self, amount: Array) -> "Budget":
+        """Kahan summation: millions of tiny amounts add up to what they should."""
+        amount = amount + self.missing
+        due = self.due + amount
+        return Budget(due, amount - (due - self.due))
+
+
+class UnitStatistics(NamedTuple):
+    """What continual backprop knows of the units of one layer.
+
+    Attributes:
+      age: steps since the unit was last replaced, int32 ``[size]``.
+      discount: ``decay_rate`` to the power of the steps in the means, float32
+        ``[size]``.
+      mean_activation: running means of what the outgoing weights multiply, float32
+        ``[*positions, size]`` per key of ``features``.
+      utility: running mean of the instantaneous utility, float32 ``[size]``.
+      budget: the layer's replacements.
+    """
+
+    age: Array
+    discount: Array
     mean_activation: dict[str, Array]
-    age: dict[str, Array]
-    discount: dict[str, Array]
-    budget: dict[str, Array]
-    replaced: dict[str, Array]
-    count: Array
-    key: Array
+    utility: Array
+    budget: Budget
 
 
 def continual_backprop(
@@ -49,10 +57,9 @@ def continual_backprop(
     replacement_rate: float | Array,
     maturity_threshold: int | Array = 100,
     decay_rate: float | Array = 0.99,
-    utility: str = "contribution",
+    utility: str = "adaptable_contribution",
     initializer=None,
-    accumulate: bool = True,
-    rate_of: str = "eligible",
+    budget: str = "eligible",
     bias_transfer: bool = False,
     max_replacements: int | None = None,
     reset_inner: bool = True,
@@ -72,15 +79,15 @@ def continual_backprop(
       k = \lfloor c \rfloor, \quad c \leftarrow c - k
 
     and the :math:`k` units of lowest :math:`u / (1 - \eta^a)` among those with
-    :math:`a > m` start again: incoming weights drawn from ``initializer``, biases 0,
-    norm scales 1, outgoing weights 0, :math:`u = f = a = 0`, and the inner optimiser's
-    state of all these weights back at its initial value. Units of non-finite utility
-    are never chosen.
+    :math:`a > m` start again: incoming weights drawn from ``initializer``, biases and
+    scales at their initial values, outgoing weights 0, :math:`u = f = a = 0`, and the
+    inner optimiser's state of all these weights back at its initial value. A unit whose
+    activation or utility is not finite at a step keeps its means, and is not chosen
+    then.
 
     It must be the last link of a chain, since what comes after would change the new
     weights. The statistics are of the batch that ``features`` hold: under data
-    parallelism by ``shard_map`` gather the features first. Reverse-mode derivatives of
-    ``update`` itself do not exist.
+    parallelism by ``shard_map`` gather the features first.
 
     Args:
       inner: the optimiser of all parameters; any optax transformation.
@@ -91,20 +98,22 @@ def continual_backprop(
       maturity_threshold: :math:`m`, age in steps a unit must exceed to be eligible. May
         be traced.
       decay_rate: :math:`\eta`, decay of the running means, in [0, 1). May be traced.
-      utility: a name in the table of `loplax.optim.utilities`.
+      utility: a name in the table of `loplax.optim.utilities`. The default is the
+        authors' for their supervised problems; in incremental CIFAR-100 and in
+        reinforcement learning they use ``"contribution"``, as in Algorithm 1.
       initializer: distribution of the incoming weights, as in ``jax.nn.initializers``
         ``(key, shape, dtype) -> array``, or one per parameter path; the units run along
         the last axis of ``shape``, whatever the parameter's layout. Default:
         ``he_uniform()``.
-      accumulate: whether fractions of a unit add up in the budget :math:`c`. If not,
-        a step replaces one unit with probability :math:`\rho |\{a > m\}|` when that is
-        below 1, and its integer part otherwise.
-      rate_of: ``"eligible"``, or ``"all"`` to count all units of a layer once one is
-        eligible, as the authors' convolutional code does.
+      budget: how replacements add up. ``"eligible"``: as above. ``"all"``: :math:`\rho`
+        times all units of the layer once one is eligible, as in the authors'
+        convolutional code. ``"random"``: nothing adds up; a step replaces one unit with
+        probability :math:`\rho |\{a > m\}|` where that is below 1, and its integer part
+        otherwise.
       bias_transfer: whether the biases of the next layers absorb the mean output
         :math:`W_\text{out} f / (1 - \eta^a)` of a replaced unit.
       max_replacements: static bound on replacements per layer and step. What exceeds
-        it waits in the budget, or is dropped without ``accumulate``. Default: the rate
+        it waits in the budget, or is dropped if that is random. Default: the rate
         times the layer's size, rounded up; where the rate is traced, the size, so give
         a bound there: only that many columns of new weights are drawn and kept.
       reset_inner: whether the inner state of replaced weights is reset.
@@ -112,13 +121,14 @@ def continual_backprop(
 
     Returns:
       A transformation whose ``update(grads, state, params, *, features)`` takes
-      ``features``, the activations ``[..., size]`` per group name, from
-      ``loplax.units.tap``.
+      ``features``, the activations from ``loplax.units.tap``. Its state is an
+      ``optim.ReplacementState`` with `UnitStatistics` per group name.
 
     Raises:
       ValueError: on construction, for values out of range, an unknown name, or a layer
-        without a bias for the transfer; from ``update``, for features that are missing
-        or of the wrong shape.
+        without a bias for the transfer; from ``init``, for units that do not fit the
+        parameters; from ``update``, for features that are missing or of the wrong
+        shape, or inside an optax wrapper that would change the new weights.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax
@@ -138,166 +148,107 @@ def continual_backprop(
       ...   updates, state = tx.update(grads, state, params, features=features)
       ...   return optax.apply_updates(params, updates), state
       >>> params, state = step(params, tx.init(params), x)
-      >>> int(state.age["w"][0])
+      >>> int(state.units["w"].age[0])
       1
 
     References:
       Dohare et al., `Loss of plasticity in deep continual learning
       <https://doi.org/10.1038/s41586-024-07711-7>`_, Nature 632, 2024, Algorithm 1.
     """
-    checks.number("replacement_rate", replacement_rate, 0, 1)
-    checks.number("maturity_threshold", maturity_threshold)
-    checks.number("decay_rate", decay_rate, 0, 1, below=True)
+    checks.in_range("replacement_rate", replacement_rate, 0, 1)
+    checks.in_range("maturity_threshold", maturity_threshold)
+    checks.in_range("decay_rate", decay_rate, 0, 1, below=True)
     if max_replacements is not None:
-        checks.integer("max_replacements", max_replacements, 1)
-    checks.choice("utility", utility, list(utilities.FACTORS))
-    checks.choice("rate_of", rate_of, ("eligible", "all"))
-    checks.typed_key(key)
-    if initializer is None:
-        initializer = jax.nn.initializers.he_uniform()
-    groups = checks.groups(units, bias_transfer=bias_transfer)
-    capacity = {
-        group.name: _capacity(group.size, replacement_rate, max_replacements)
-        for group in groups
-    }
-    inner = optax.with_extra_args_support(inner)
+        checks.whole("max_replacements", max_replacements, 1)
+    checks.one_of("utility", utility, list(utilities.TERMS))
+    checks.one_of("budget", budget, ("eligible", "all", "random"))
 
-    def init(params) -> ContinualBackpropState:
-        if jax.tree.leaves(params):  # not a placeholder of optax.tree.map_params
-            unit_checks.check(groups, params)
-        each = lambda make: {group.name: make(group.size) for group in groups}
-        return ContinualBackpropState(
-            inner=inner.init(params),
-            utility=each(jnp.zeros),
-            mean_activation=each(jnp.zeros),
-            age=each(lambda size: jnp.zeros(size, jnp.int32)),
-            discount=each(jnp.ones),
-            budget=each(lambda _: jnp.zeros(2)),
-            replaced=each(lambda size: jnp.zeros(size, bool)),
-            count=jnp.zeros((), jnp.int32),
-            key=replacement.own(key),
+    def start(group) -> UnitStatistics:
+        nothing = jnp.zeros((), jnp.float32)
+        means = {name: (*at, group.size) for name, at in group.features.items()}
+        return UnitStatistics(
+            age=jnp.zeros(group.size, jnp.int32),
+            discount=jnp.ones(group.size, jnp.float32),
+            mean_activation={n: jnp.zeros(s, jnp.float32) for n, s in means.items()},
+            utility=jnp.zeros(group.size, jnp.float32),
+            budget=Budget(nothing, nothing),
         )
 
-    def observe(group, state, features, weights, key) -> _Layer:
-        """Ages the units and updates their running means (steps 1 to 4)."""
-        name = group.name
-
-        def mix(old, new):
-            # A value that is not finite counts for its own step only.
-            old = jnp.where(jnp.isfinite(old), old, new)
-            return old + (1 - decay_rate) * (new - old)
-
-        age, discount = _older(state.age[name], state.discount[name], decay_rate)
-        activation = mix(state.mean_activation[name], jnp.mean(features, axis=0))
-        mean = activation / (1 - discount)
-        now = utilities.instantaneous(utility, group, weights, features, mean, key)
-        smooth = mix(state.utility[name], now)
-        eligible = _eligible(age, smooth, maturity_threshold)
-        return _Layer(age, discount, activation, mean, smooth, jnp.sum(eligible))
-
-    def ration(group, state, eligible, key):
-        """How many replacements are due, and what rounding kept out (step 5)."""
-        counted = eligible if rate_of == "eligible" else group.size * (eligible > 0)
-        amount = replacement_rate * counted
-        if accumulate:
-            return _add(*state.budget[group.name], amount)
-        lucky = jax.random.uniform(key()) < amount
-        return jnp.where(amount < 1, lucky, amount), jnp.zeros(())
-
-    def update(grads, state, params=None, *, features=None, **extra_args):
-        checks.given_params(params)
-        activations = checks.activations(groups, features)
-        inner_state = state.inner
-        if reset_inner:
-            inner_state = replacement.reset_state(
-                inner, inner_state, groups, state.replaced, params
-            )
-        updates, inner_state = inner.update(
-            grads, inner_state, params, features=features, **extra_args
+    def observe(group, old: UnitStatistics, step: wrapper.Step):
+        """Ages the units, updates their means, and counts what is due."""
+        mix = lambda old, new: decay_rate * old + (1 - decay_rate) * new
+        batch = {name: jnp.mean(step.features[name], axis=0) for name in group.features}
+        mean_activation = jax.tree.map(mix, old.mean_activation, batch)
+        discount = decay_rate * old.discount
+        means = jax.tree.map(lambda f: f / (1 - discount), mean_activation)
+        noise = lambda: step.key(f"utility of {group.name}")
+        now = utilities.instantaneous(
+            utility, group, step.weights, step.features, means, noise
         )
-        weights = paths.by_path(optax.apply_updates(params, updates)).leaves
-        layers, rations = {}, {}
-        for i, group in enumerate(groups):
-            key_layer = lambda i=i: replacement.step_key(state.key, state.count, i + 1)
-            name = group.name
-            layers[name] = observe(group, state, activations[name], weights, key_layer)
-            key_luck = lambda i=i: replacement.step_key(
-                state.key, state.count, len(groups) + i + 1
-            )
-            rations[name] = ration(group, state, layers[name].eligible, key_luck)
-
-        # What ranking reads has to be in memory at every step: the old age is already.
-        numbers = jnp.asarray(maturity_threshold), jnp.asarray(decay_rate)
-        operands = {
-            name: (state.age[name], state.discount[name], layer.utility, *numbers)
-            for name, layer in layers.items()
-        }
-        number = {name: ration[0] for name, ration in rations.items()}
-        chosen = replacement.choose(
-            groups,
-            params,
-            initializer,
-            capacity,
-            rank=_rank,
-            operands=operands,
-            number=number,
-            key=state.key,
-            count=state.count,
+        new = UnitStatistics(
+            age=old.age + 1,
+            discount=discount,
+            mean_activation=mean_activation,
+            utility=mix(old.utility, now),
+            budget=old.budget,
         )
-        if bias_transfer:
-            means = {name: layer.mean for name, layer in layers.items()}
-            updates = replacement.transfer_means(
-                groups, chosen.replaced, means, weights, updates
-            )
-        updates = replacement.replace_weights(groups, chosen, params, updates)
-        restart = lambda field, value=0: {
-            name: jnp.where(chosen.replaced[name], value, getattr(layer, field))
-            for name, layer in layers.items()
-        }
-        # Only what was replaced leaves the budget (step 6).
-        left = {
-            name: jnp.stack([due - jnp.sum(chosen.replaced[name]), missing])
-            for name, (due, missing) in rations.items()
-        }
-        state = ContinualBackpropState(
-            inner=inner_state,
-            utility=restart("utility"),
-            mean_activation=restart("mean_activation"),
-            age=restart("age"),
-            discount=restart("discount", 1),
-            budget=left if accumulate else state.budget,
-            replaced=chosen.replaced,
-            count=optax.safe_increment(state.count),
-            key=state.key,
+        # What is not finite counts for nothing: not in the means, nor in their count.
+        known = jnp.isfinite(now)
+        for mean in batch.values():
+            known &= utilities.over_positions(jnp.all, jnp.isfinite(mean))
+        keep = lambda new, old: jnp.where(known, new, old)
+        new = jax.tree.map(keep, new, old)._replace(age=new.age, budget=old.budget)
+        eligible = known & (new.age > maturity_threshold)
+        luck = lambda: step.key(f"budget of {group.name}")
+        new, wanted = allow(new, jnp.sum(eligible), luck)
+        operands = new.utility, new.discount, eligible, wanted
+        return new, wrapper.Selection(wanted >= 1, operands)
+
+    def allow(statistics, eligible, key) -> tuple[UnitStatistics, Array]:
+        """The statistics with their new budget, and how many replacements are due."""
+        size = len(statistics.age)
+        counted = size * (eligible > 0) if budget == "all" else eligible
+        amount = replacement_rate * counted.astype(jnp.float32)
+        if budget == "random":
+            one = jax.random.uniform(key(), (), jnp.float32) < amount
+            return statistics, jnp.where(amount < 1, one, amount)
+        saved = statistics.budget.add(amount)
+        return statistics._replace(budget=saved), saved.due
+
+    def select(operands, capacity):
+        utility, discount, eligible, wanted = operands
+        ranking = jnp.where(eligible, utility / (1 - discount), jnp.inf)
+        return replacement.lowest(ranking, wanted, capacity)
+
+    def restart(statistics: UnitStatistics, replaced) -> UnitStatistics:
+        """Replaced units know nothing; only what was replaced leaves the budget."""
+        again = lambda value, first: jnp.where(replaced, first, value)
+        spent = 0 if budget == "random" else jnp.sum(replaced)
+        saved = statistics.budget
+        return UnitStatistics(
+            age=again(statistics.age, 0),
+            discount=again(statistics.discount, 1),
+            mean_activation=jax.tree.map(
+                lambda mean: again(mean, 0), statistics.mean_activation
+            ),
+            utility=again(statistics.utility, 0),
+            budget=saved._replace(due=saved.due - spent),
         )
-        return updates, state
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    def means(statistics: UnitStatistics):
+        correct = lambda mean: mean / (1 - statistics.discount)
+        return jax.tree.map(correct, statistics.mean_activation)
 
-
-class _Layer(NamedTuple):
-    age: Array
-    discount: Array
-    mean_activation: Array
-    mean: Array
-    utility: Array
-    eligible: Array
-
-
-def _older(age: Array, discount: Array, decay_rate) -> tuple[Array, Array]:
-    return age + 1, decay_rate * discount
-
-
-def _eligible(age: Array, utility: Array, maturity_threshold) -> Array:
-    return (age > maturity_threshold) & jnp.isfinite(utility)
-
-
-def _rank(operands) -> Array:
-    """Bias-corrected utility of the eligible units, infinity for the others."""
-    age, discount, utility, maturity_threshold, decay_rate = operands
-    age, discount = _older(age, discount, decay_rate)
-    corrected = utility / (1 - discount)
-    return jnp.where(_eligible(age, utility, maturity_threshold), corrected, jnp.inf)
+    return wrapper.replacing(
+        wrapper.Method(start, observe, select, restart, means),
+        inner,
+        units,
+        capacity=lambda size: _capacity(size, replacement_rate, max_replacements),
+        initializer=initializer,
+        reset_inner=reset_inner,
+        bias_transfer=bias_transfer,
+        key=key,
+    )
 
 
 def _capacity(size: int, rate, max_replacements: int | None) -> int:
@@ -306,10 +257,3 @@ def _capacity(size: int, rate, max_replacements: int | None) -> int:
     if isinstance(rate, jax.core.Tracer):
         return size
     return max(1, min(size, math.ceil(float(rate) * size)))
-
-
-def _add(total: Array, missing: Array, amount: Array) -> tuple[Array, Array]:
-    """Kahan summation: millions of tiny amounts add up to what they should."""
-    amount = amount + missing
-    new = total + amount
-    return new, amount - (new - total)

@@ -71,8 +71,8 @@ def hare_tortoise(
       Lee et al., `Slow and steady wins the race: maintaining plasticity with hare and
       tortoise networks <https://arxiv.org/abs/2406.02596>`_, ICML 2024.
     """
-    checks.number("momentum", momentum, 0, 1)
-    checks.integer("period", period, 1)
+    checks.in_range("momentum", momentum, 0, 1)
+    checks.whole("period", period, 1)
     period = jnp.asarray(period, jnp.int32)
     inner = optax.with_extra_args_support(inner)
 
@@ -81,7 +81,7 @@ def hare_tortoise(
         return HareTortoiseState(inner.init(params), tortoise, jnp.zeros((), jnp.int32))
 
     def update(grads, state, params=None, **extra_args):
-        checks.given_params(params)
+        checks.required_params(params)
         updates, inner_state = inner.update(grads, state.inner, params, **extra_args)
         hare = optax.apply_updates(params, updates)
         tortoise = optax.incremental_update(hare, state.tortoise, 1 - momentum)

@@ -50,11 +50,11 @@ def l2_init(weight_decay) -> optax.GradientTransformationExtraArgs:
       Kumar et al., `Maintaining plasticity in continual learning via regenerative
       regularization <https://arxiv.org/abs/2308.11958>`_, 2023, equation 1.
     """
-    checks.number("weight_decay", weight_decay)
+    checks.in_range("weight_decay", weight_decay)
 
     def update(grads, state, params=None, **extra_args):
         del extra_args
-        checks.given_params(params)
+        checks.required_params(params)
         pull = lambda g, p, p0: g + (2 * weight_decay * (p - p0)).astype(g.dtype)
         return jax.tree.map(pull, grads, params, state.initial), state
 

@@ -69,7 +69,7 @@ def normalize_and_project(
         return NormalizeAndProjectState(inner.init(params), jax.tree.map(_norm, params))
 
     def update(grads, state, params=None, **extra_args):
-        checks.given_params(params)
+        checks.required_params(params)
         updates, inner_state = inner.update(grads, state.inner, params, **extra_args)
 
         def project(update, param, norm):

@@ -51,12 +51,12 @@ def parseval_regularization(
       Chung et al., `Parseval regularization for continual reinforcement learning
       <https://arxiv.org/abs/2412.07224>`_, NeurIPS 2024, and the authors' code.
     """
-    checks.number("strength", strength)
-    checks.number("scale", scale)
+    checks.in_range("strength", strength)
+    checks.in_range("scale", scale)
 
     def update(grads, state, params=None, **extra_args):
         del extra_args
-        checks.given_params(params)
+        checks.required_params(params)
 
         def add(grad, param):
             if not paths.is_weight(param):

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from loplax.optim import checks, dormant
+from loplax.optim import dormant, utilities, wrapper
 
 
 def redo(
@@ -26,10 +26,12 @@ def redo(
       s_i = \frac{\operatorname{mean} |h_i|}
                  {\tfrac{1}{n} \sum_k \operatorname{mean} |h_k|} \le \tau
 
-    start again: incoming weights drawn from ``initializer``, biases 0, norm scales 1,
-    outgoing weights 0, and the inner optimiser's state of these weights at its initial
-    value. In a layer whose units are all silent, all are dormant. The means are
-    bias-corrected. It must be the last link of a chain.
+    start again: incoming weights drawn from ``initializer``, biases and scales at their
+    initial values, outgoing weights 0, and the inner optimiser's state of these weights
+    at its initial value. The mean runs over the batch and over all positions at which
+    the unit is read. In a layer whose units are all silent, all are dormant. The means
+    are bias-corrected; a unit whose activation is not finite keeps its mean and is not
+    replaced then. It must be the last link of a chain.
 
     Args:
       inner: the optimiser of all parameters; any optax transformation.
@@ -71,6 +73,7 @@ def redo(
         inner,
         units,
         _activity,
+        needs_features=True,
         threshold=threshold,
         period=period,
         decay_rate=decay_rate,
@@ -80,8 +83,7 @@ def redo(
     )
 
 
-def _activity(groups, grads, features) -> dict[str, jax.Array]:
-    """Mean absolute activation of each unit over the batch."""
-    del grads
-    activations = checks.activations(groups, features)
-    return {name: jnp.mean(jnp.abs(h), axis=0) for name, h in activations.items()}
+def _activity(group, step: wrapper.Step) -> jax.Array:
+    """Mean absolute activation of each unit, as its first reader sees it."""
+    activation = step.features[next(iter(group.features))]
+    return utilities.over_positions(jnp.mean, jnp.mean(jnp.abs(activation), axis=0))

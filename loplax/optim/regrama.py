@@ -3,7 +3,7 @@
 import jax
 import optax
 
-from loplax.optim import dormant, paths, utilities
+from loplax.optim import dormant, utilities, wrapper
 
 
 def regrama(
@@ -75,6 +75,7 @@ def regrama(
         inner,
         units,
         _learning,
+        needs_features=False,
         threshold=threshold,
         period=period,
         decay_rate=decay_rate,
@@ -84,11 +85,6 @@ def regrama(
     )
 
 
-def _learning(groups, grads, features) -> dict[str, jax.Array]:
+def _learning(group, step: wrapper.Step) -> jax.Array:
     """Mean absolute gradient of each unit's incoming weights."""
-    del features
-    slopes = paths.by_path(grads).leaves
-    return {
-        group.name: utilities.mean_magnitude(group.incoming, group.size, slopes)
-        for group in groups
-    }
+    return utilities.mean_magnitude(group.incoming, group.size, step.grads)

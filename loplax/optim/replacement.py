@@ -1,10 +1,10 @@
 """What it means to replace a hidden unit, shared by every method that does.
 
 A replaced unit starts again: its incoming weights are re-drawn from the initial
-distribution, its biases become 0, its norm scales 1, all its outgoing weights 0, and
-the inner optimiser forgets what it knew of these weights. A weight between two units
-that are replaced at the same step is an outgoing weight first and an incoming weight
-second, so it ends up re-drawn.
+distribution, its biases and scales return to their initial values (`restart_values`),
+all its outgoing weights become 0, and the inner optimiser forgets what it knew of these
+weights. A weight between two units that are replaced at the same step is an outgoing
+weight first and an incoming weight second, so it ends up re-drawn.
 
 The number of units that a step can replace is static (``capacity``), so that only that
 many columns are ever drawn. Everything else is a masked select, which the compiler
@@ -12,15 +12,14 @@ fuses into the inner optimiser's own update.
 """
 
 import functools
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from loplax import branch
-from loplax.optim import initializers, paths
+from loplax.optim import initializers, keys, paths
 
 
 class PerUnit(NamedTuple):
@@ -53,96 +52,96 @@ class Replacement(NamedTuple):
     drawn: dict[str, jax.Array]
 
 
-def lowest(scores: jax.Array, number: jax.Array, capacity: int):
-    """Marks the ``number`` lowest of the scores, at most ``capacity`` of them.
+def lowest(scores: jax.Array, wanted: jax.Array, capacity: int):
+    """Marks the lowest scores.
 
     Args:
       scores: ``[size]``; ``inf`` is never chosen.
-      number: how many to choose, a scalar; a fraction of a unit waits.
+      wanted: how many to choose, a scalar; a fraction of one waits.
       capacity: static bound.
 
     Returns:
-      ``(chosen, column)``: bool ``[size]``, and each chosen unit's rank, int32
+      ``(chosen, column)``: bool ``[size]``, and each chosen entry's rank, int32
       ``[size]``.
     """
     if capacity == 1:
         order = jnp.argmin(scores, keepdims=True)
     else:
         order = jax.lax.top_k(-scores, capacity)[1]
-    wanted = (jnp.arange(1, capacity + 1) <= number) & jnp.isfinite(scores[order])
+    taken = (jnp.arange(1, capacity + 1) <= wanted) & jnp.isfinite(scores[order])
     places = jnp.arange(capacity, dtype=jnp.int32)
-    chosen = jnp.zeros(len(scores), bool).at[order].set(wanted)
+    chosen = jnp.zeros(len(scores), bool).at[order].set(taken)
     return chosen, jnp.zeros(len(scores), jnp.int32).at[order].set(places)
 
 
-def own(key: jax.Array) -> jax.Array:
-    """A copy of a key, so that donating the state leaves the caller's alone."""
-    data = jnp.copy(jax.random.key_data(key))
-    return jax.random.wrap_key_data(data, impl=jax.random.key_impl(key))
-
-
-def step_key(key: jax.Array, count: jax.Array, stream: int) -> jax.Array:
-    """The key of one step for one purpose; ``key`` itself is never consumed."""
-    return jax.random.fold_in(jax.random.fold_in(key, count), stream)
-
-
-def choose(
-    groups, params, initializer, capacity, *, rank, operands, number, key, count
-) -> Replacement:
-    """Chooses the lowest-ranked units and draws their new incoming weights.
-
-    Sorting and drawing run only at steps at which some unit is replaced.
+def draw_weights(groups, params, initializer, capacity) -> Callable:
+    """Makes the function that draws the incoming weights of a step's new units.
 
     Args:
       groups: the ``UnitGroup`` records.
       params: the parameters, for their shapes.
       initializer: ``(key, shape, dtype) -> array``, or one per path.
-      capacity: static bound on the replacements, per group name.
-      rank: ``operands -> [size]``, a group's ranking; ``inf`` is never chosen. It may
-        not close over traced values.
-      operands: what ``rank`` reads, per group name.
-      number: how many units to replace, per group name, as in `lowest`.
-      key: the transformation's key.
-      count: the step.
+      capacity: how many units to draw, per group name.
 
     Returns:
-      The replacement.
+      ``key -> drawn``, as in `Replacement`.
     """
-    dtypes = {path: leaf.dtype for path, leaf in paths.by_path(params).leaves.items()}
+    leaves = paths.by_path(params).leaves
     draws = initializers.one_unit(groups, params, initializer)
 
-    def body(operands, number, key, count):
-        replaced, column, drawn = {}, {}, {}
-        key = step_key(key, count, 0)
+    def draw(key) -> dict[str, jax.Array]:
+        drawn = {}
         for group in groups:
-            name = group.name
-            replaced[name], column[name] = lowest(
-                rank(operands[name]), number[name], capacity[name]
-            )
             for axis in group.incoming:
-                key, key_axis = jax.random.split(key)
+                key_axis = keys.named(key, axis.path)
                 # One key per column: what is drawn does not depend on the capacity.
-                keys = jax.vmap(functools.partial(jax.random.fold_in, key_axis))(
-                    jnp.arange(capacity[name])
-                )
-                draw = functools.partial(draws[axis.path], dtype=dtypes[axis.path])
-                columns = jax.vmap(draw)(keys)
+                fold = functools.partial(jax.random.fold_in, key_axis)
+                key_columns = jax.vmap(fold)(jnp.arange(capacity[group.name]))
+                one = functools.partial(draws[axis.path], dtype=leaves[axis.path].dtype)
+                columns = jax.vmap(one)(key_columns)
                 place = axis.axis % (columns.ndim - 1)
                 columns = jnp.squeeze(columns, place + 1)
                 drawn[axis.path] = jnp.moveaxis(columns, 0, place)
-        return Replacement(replaced, column, drawn)
+        return drawn
 
-    due = jnp.any(jnp.stack(list(number.values())) >= 1)
-    # A clone: key reuse checks take whatever enters the branch for consumed.
-    return branch.cond(due, body, None, operands, number, jax.random.clone(key), count)
+    return draw
 
 
-def replace_weights(groups, replacement: Replacement, params, updates):
+def restart_values(groups, params) -> dict[str, jax.Array]:
+    """The values to which biases and scales of replaced units return.
+
+    The model alone does not tell them: a norm scale starts at 1, the slope of a PReLU
+    at .25, a LayerScale at 1e-6. So scales return to the values they have in
+    ``params``, which the transformation's ``init`` is given. Biases do so too where
+    they are all equal (0, or 1 of a gate); else, drawn at random or trained before,
+    they return to 0, as published.
+
+    Args:
+      groups: the ``UnitGroup`` records.
+      params: the parameters at ``init``.
+
+    Returns:
+      Per path of a bias or scale, an array that broadcasts to the parameter.
+    """
+    leaves = paths.by_path(params).leaves
+    values = {}
+    for group in groups:
+        for axis in group.biases:
+            bias = leaves[axis.path]
+            first = bias[(0,) * bias.ndim]
+            values[axis.path] = jnp.where(jnp.all(bias == first), first, 0)
+        for axis in group.scales:
+            values[axis.path] = jnp.copy(leaves[axis.path])
+    return values
+
+
+def replace_weights(groups, replacement: Replacement, restart, params, updates):
     """Changes ``updates`` so that applying them replaces the chosen units.
 
     Args:
       groups: the ``UnitGroup`` records.
       replacement: what to replace, and with what.
+      restart: what `restart_values` gave.
       params: parameters before the step.
       updates: the inner optimiser's updates.
 
@@ -152,19 +151,17 @@ def replace_weights(groups, replacement: Replacement, params, updates):
     old, new = paths.by_path(params).leaves, paths.by_path(updates)
 
     def assign(axis, group, value):
-        mask = axis.spread(replacement.replaced[group.name], old[axis.path].shape)
-        # Not rounded to the update's precision: a replaced weight is what it is.
-        change = value - old[axis.path]
+        param = old[axis.path]
+        mask = axis.spread(replacement.replaced[group.name], param.shape)
+        change = difference(value, param)
         new.leaves[axis.path] = jnp.where(mask, change, new.leaves[axis.path])
 
     for group in groups:
         for axis in group.outgoing:
             assign(axis, group, 0.0)
     for group in groups:
-        for axis in group.biases:
-            assign(axis, group, 0.0)
-        for axis in group.scales:
-            assign(axis, group, 1.0)
+        for axis in group.biases + group.scales:
+            assign(axis, group, restart[axis.path])
         for axis in group.incoming:
             value = replacement.drawn[axis.path]
             if value.shape[axis.axis] > 1:
@@ -174,13 +171,22 @@ def replace_weights(groups, replacement: Replacement, params, updates):
     return new.unflatten()
 
 
+def difference(value, param: jax.Array) -> jax.Array:
+    """The update that makes ``param`` the value, exactly but for its own rounding.
+
+    In half precision the difference itself would be rounded, and a re-drawn weight not
+    be what was drawn; so it is formed, and returned, in float32.
+    """
+    return value - param.astype(jnp.promote_types(param.dtype, jnp.float32))
+
+
 def transfer_means(groups, replaced: Mapping, means: Mapping, weights, updates):
     """Lets the biases of the next layers absorb the mean output of replaced units.
 
     Args:
       groups: the ``UnitGroup`` records.
       replaced: per group name, which units are replaced, bool ``[size]``.
-      means: per group name, the units' mean activation, ``[size]``.
+      means: per key of an activation, its mean, ``[*positions, size]``.
       weights: the parameters by path, after the inner optimiser's step.
       updates: the updates.
 
@@ -189,8 +195,9 @@ def transfer_means(groups, replaced: Mapping, means: Mapping, weights, updates):
     """
     new = paths.by_path(updates)
     for group in groups:
-        lost = jnp.where(replaced[group.name], means[group.name], 0)
         for axis in group.outgoing:
+            mean = means[axis.feature or group.name]
+            lost = jnp.where(replaced[group.name], mean, 0)
             weight, bias = weights[axis.path], new.leaves[axis.bias]
             terms = weight * axis.spread(lost, weight.shape)
             others = set(range(weight.ndim)) - {axis.block_axis % weight.ndim}
@@ -218,25 +225,30 @@ def reset_state(inner, state, groups, replaced: Mapping, params):
     Returns:
       The state, with the value of ``inner.init(params)`` at these weights and units.
     """
-    found, touched = paths.by_path(params), {}
+    found = paths.by_path(params)
+    masks = dict.fromkeys(found.leaves, False)
     for group in groups:
         for axis in group.incoming + group.biases + group.scales + group.outgoing:
             mask = axis.spread(replaced[group.name], found.leaves[axis.path].shape)
-            touched[axis.path] = touched.get(axis.path, False) | mask
-    masks = jax.tree.unflatten(
-        found.treedef, [_Mask(touched.get(path), x) for path, x in found.leaves.items()]
-    )
-    absent = lambda x: isinstance(x, optax.MaskedNode)
+            masks[axis.path] = masks[axis.path] | mask
+    absent = lambda value: isinstance(value, optax.MaskedNode)
+    shaped = lambda value, param: jnp.shape(value) == param.shape
     masks = optax.tree.map_params(
         inner,
-        lambda value, mask: value if absent(value) else mask,
+        lambda value, param, mask: (
+            value if absent(value) else mask if shaped(value, param) else False
+        ),
         state,
-        masks,
-        transform_non_params=lambda _: _Mask(None, None),
+        params,
+        jax.tree.unflatten(found.treedef, list(masks.values())),
+        transform_non_params=lambda value: False,
         is_leaf=absent,
     )
     fresh = inner.init(params)
-    state = jax.tree.map(_Mask.select, masks, fresh, state)
+    again = lambda mask, fresh, value: (
+        value if mask is False else jnp.where(mask, fresh, value)
+    )
+    state = jax.tree.map(again, masks, fresh, state)
     return jax.tree.map(
         lambda fresh, value: _reset_units(fresh, value, replaced),
         fresh,
@@ -245,19 +257,7 @@ def reset_state(inner, state, groups, replaced: Mapping, params):
     )
 
 
-class _Mask:
-    """A leaf (no tree node): which weights of a parameter start again, if any."""
-
-    def __init__(self, mask, param):
-        self.mask, self.param = mask, param
-
-    def select(self, fresh, value):
-        if self.mask is None or jnp.shape(value) != self.param.shape:
-            return value
-        return jnp.where(self.mask, fresh, value)
-
-
-def _reset_units(fresh, value, replaced: Mapping):
+def _reset_units(fresh: Any, value: Any, replaced: Mapping):
     if not isinstance(value, PerUnit):
         return value
     start_again = lambda name, x: jnp.where(replaced[name], fresh.values[name], x)

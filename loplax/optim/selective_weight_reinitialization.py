@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from loplax import branch
-from loplax.optim import checks, paths, replacement
+from loplax.optim import checks, keys, paths, replacement
 
 UTILITIES = {
     "gradient": lambda grad, weight: jnp.abs(grad * weight),
@@ -93,11 +93,11 @@ def selective_weight_reinitialization(
       Hernandez-Garcia et al., `Reinitializing weights vs units for maintaining
       plasticity in neural networks <https://arxiv.org/abs/2508.00212>`_, CoLLAs 2025.
     """
-    checks.choice("utility", utility, list(UTILITIES))
-    checks.choice("pruning", pruning, list(PRUNINGS))
+    checks.one_of("utility", utility, list(UTILITIES))
+    checks.one_of("pruning", pruning, list(PRUNINGS))
     high = 1 if pruning == "proportional" else jnp.inf
-    checks.number("factor", factor, 0, high, below=True)
-    checks.integer("period", period, 1)
+    checks.in_range("factor", factor, 0, high, below=True)
+    checks.whole("period", period, 1)
     checks.typed_key(key)
     if initializer is None:
         initializer = jax.nn.initializers.he_uniform()
@@ -122,7 +122,7 @@ def selective_weight_reinitialization(
             inner=inner.init(params),
             initial=jax.tree.map(keep, params),
             count=jnp.zeros((), jnp.int32),
-            key=replacement.own(key),
+            key=keys.copy(key),
         )
 
     def choose(key, factor, grads, weights, initial):
@@ -139,7 +139,7 @@ def selective_weight_reinitialization(
         return chosen
 
     def update(grads, state, params=None, **extra_args):
-        checks.given_params(params)
+        checks.required_params(params)
         updates, inner_state = inner.update(grads, state.inner, params, **extra_args)
         count = optax.safe_increment(state.count)
         due = count % period == 0
@@ -147,7 +147,7 @@ def selective_weight_reinitialization(
             due,
             choose,
             None,
-            replacement.step_key(state.key, count, 0),
+            keys.at_step(state.key, count, "noise"),
             jnp.asarray(factor),
             paths.by_path(grads).leaves,
             paths.by_path(optax.apply_updates(params, updates)).leaves,

@@ -6,32 +6,23 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from loplax.optim import checks, dormant
+from loplax.optim import checks, dormant, wrapper
 
 
-class SelfNormalizedResetsState(NamedTuple):
-    """State of `self_normalized_resets`; every dict holds one array per group name.
+class FiringStatistics(NamedTuple):
+    """What `self_normalized_resets` knows of the units of one layer.
 
     Attributes:
-      inner: state of the inner optimiser; for the units in ``replaced`` it is reset
-        when the next update begins.
       age: steps since the unit last fired or was replaced, int32 ``[size]``.
       threshold: age at which the unit is replaced, float32 ``[size]``.
       gaps: gaps that ended since the thresholds were last set, float32 ``[size]``.
       duration: the steps in these gaps, float32 ``[size]``.
-      replaced: units replaced at the last step, bool ``[size]``.
-      count: steps taken, int32 scalar.
-      key: typed random key; step ``count`` draws from ``fold_in(key, count)``.
     """
 
-    inner: optax.OptState
-    age: dict[str, jax.Array]
-    threshold: dict[str, jax.Array]
-    gaps: dict[str, jax.Array]
-    duration: dict[str, jax.Array]
-    replaced: dict[str, jax.Array]
-    count: jax.Array
-    key: jax.Array
+    age: jax.Array
+    threshold: jax.Array
+    gaps: jax.Array
+    duration: jax.Array
 
 
 def self_normalized_resets(
@@ -107,50 +98,45 @@ def self_normalized_resets(
       authors' code for transformers, which keeps the mean gap. Their code for smaller
       networks takes the percentile from a histogram of the gaps.
     """
-    checks.number("rejection_threshold", rejection_threshold, 0, 1)
-    checks.number("initial_threshold", initial_threshold, 1)
-    checks.integer("period", period, 1)
-    period = jnp.asarray(period, jnp.int32)
-    groups = checks.groups(units)
+    checks.in_range("rejection_threshold", rejection_threshold, 0, 1)
+    checks.in_range("initial_threshold", initial_threshold, 1)
+    is_due = checks.period(period)
 
-    def start():
-        each = lambda value, dtype=jnp.float32: {
-            group.name: jnp.full(group.size, value, dtype) for group in groups
-        }
-        return {
-            "age": each(0, jnp.int32),
-            "threshold": each(initial_threshold),
-            "gaps": each(0),
-            "duration": each(0),
-        }
+    def start(group) -> FiringStatistics:
+        full = lambda value: jnp.full(group.size, value, jnp.float32)
+        age = jnp.zeros(group.size, jnp.int32)
+        return FiringStatistics(age, full(initial_threshold), full(0), full(0))
 
-    def observe(state, grads, features, count):
-        del grads
-        due = count % period == 0
-        age, threshold, gaps, duration, marked = {}, {}, {}, {}, {}
-        for name, activation in checks.activations(groups, features).items():
-            limit = state.threshold[name]
-            gap = state.age[name] + 1
-            silent = jnp.all(activation <= 0, axis=0)  # which NaN is not
-            marked[name] = silent & (gap >= limit)
-            ended = ~silent | marked[name]
-            age[name] = jnp.where(ended, 0, gap)
-            number = state.gaps[name] + ended
-            steps = state.duration[name] + jnp.where(ended, gap, 0)
-            unlikely = -jnp.log(rejection_threshold) * steps / jnp.maximum(number, 1)
-            renewed = jnp.where(limit <= unlikely, 2 * limit, jnp.ceil(unlikely))
-            threshold[name] = jnp.where(due & (number > 0), renewed, limit)
-            gaps[name] = jnp.where(due, 0, number)
-            duration[name] = jnp.where(due, 0, steps)
-        statistics = {"age": age, "threshold": threshold}
-        return statistics | {"gaps": gaps, "duration": duration}, marked
+    def observe(group, old: FiringStatistics, step: wrapper.Step):
+        silent = True
+        for name in group.features:
+            fires = step.features[name] > 0
+            silent &= ~jnp.any(fires.reshape(-1, group.size), axis=0)
+        # Not a number is no silence.
+        gap = old.age + 1
+        marked = silent & (gap >= old.threshold)
+        ended = ~silent | marked
+        gaps = old.gaps + ended
+        duration = old.duration + jnp.where(ended, gap, 0)
+        unlikely = -jnp.log(rejection_threshold) * duration / jnp.maximum(gaps, 1)
+        renewed = jnp.where(
+            old.threshold <= unlikely, 2 * old.threshold, jnp.ceil(unlikely)
+        )
+        due = is_due(step.count)
+        statistics = FiringStatistics(
+            age=jnp.where(ended, 0, gap),
+            threshold=jnp.where(due & (gaps > 0), renewed, old.threshold),
+            gaps=jnp.where(due, 0, gaps),
+            duration=jnp.where(due, 0, duration),
+        )
+        return statistics, wrapper.Selection(jnp.any(marked), marked)
 
-    return dormant.replace_marked(
-        SelfNormalizedResetsState,
+    # A replacement has ended the unit's gap: nothing else of it starts again.
+    keep = lambda statistics, replaced: statistics
+    return wrapper.replacing(
+        wrapper.Method(start, observe, dormant.every_marked, keep),
         inner,
-        groups,
-        start,
-        observe,
+        units,
         initializer=initializer,
         reset_inner=reset_inner,
         key=key,

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from loplax import branch
-from loplax.optim import checks, replacement
+from loplax.optim import checks, keys
 
 
 class ShrinkAndPerturbState(NamedTuple):
@@ -72,24 +72,24 @@ def shrink_and_perturb(
       <https://arxiv.org/abs/1910.08475>`_, 2020; per step as in Dohare et al., Nature
       632, 2024, Methods.
     """
-    checks.number("shrink", shrink, 0, 1)
-    checks.number("perturb_scale", perturb_scale)
-    checks.integer("period", period, 1)
+    checks.in_range("shrink", shrink, 0, 1)
+    checks.in_range("perturb_scale", perturb_scale)
+    checks.whole("period", period, 1)
     checks.typed_key(key)
     period = jnp.asarray(period, jnp.int32)
     inner = optax.with_extra_args_support(inner)
 
     def init(params):
         count = jnp.zeros((), jnp.int32)
-        return ShrinkAndPerturbState(inner.init(params), count, replacement.own(key))
+        return ShrinkAndPerturbState(inner.init(params), count, keys.copy(key))
 
     def update(grads, state, params=None, **extra_args):
-        checks.given_params(params)
+        checks.required_params(params)
         updates, inner_state = inner.update(grads, state.inner, params, **extra_args)
         count = optax.safe_increment(state.count)
         due = count % period == 0
         draw = lambda key, like: optax.tree.random_like(key, like, jax.random.normal)
-        key_noise = replacement.step_key(state.key, count, 0)
+        key_noise = keys.at_step(state.key, count, "noise")
         noise = branch.cond(due, draw, None, key_noise, updates)
 
         def move(update, param, noise):

@@ -59,15 +59,15 @@ def spectral_regularization(
       Lewandowski et al., `Learning continually by spectral regularization
       <https://arxiv.org/abs/2406.06811>`_, ICLR 2025.
     """
-    checks.number("strength", strength)
-    checks.number("exponent", exponent, 1)
+    checks.in_range("strength", strength)
+    checks.in_range("exponent", exponent, 1)
 
     def init(params):
         return SpectralRegularizationState(jax.tree.map(_anchor, params))
 
     def update(grads, state, params=None, **extra_args):
         del extra_args
-        checks.given_params(params)
+        checks.required_params(params)
         anchors = jax.tree.map(_iterate, params, state.anchors)
 
         def add(grad, param, anchor):

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from loplax.optim import checks, replacement
+from loplax.optim import checks, keys
 
 
 class UpgdState(NamedTuple):
@@ -78,19 +78,19 @@ def upgd(
       with first-order utility.
     """
     if not callable(learning_rate):
-        checks.number("learning_rate", learning_rate)
-    checks.number("noise_scale", noise_scale)
-    checks.number("weight_decay", weight_decay)
-    checks.number("decay_rate", decay_rate, 0, 1, below=True)
+        checks.in_range("learning_rate", learning_rate)
+    checks.in_range("noise_scale", noise_scale)
+    checks.in_range("weight_decay", weight_decay)
+    checks.in_range("decay_rate", decay_rate, 0, 1, below=True)
     checks.typed_key(key)
 
     def init(params):
         utility = optax.tree.zeros_like(params, dtype=jnp.float32)
-        return UpgdState(utility, jnp.zeros((), jnp.int32), replacement.own(key))
+        return UpgdState(utility, jnp.zeros((), jnp.int32), keys.copy(key))
 
     def update(grads, state, params=None, **extra_args):
         del extra_args
-        checks.given_params(params)
+        checks.required_params(params)
 
         def observe(utility, grad, param):
             mixed = decay_rate * utility - (1 - decay_rate) * grad * param
@@ -99,7 +99,7 @@ def upgd(
         utility = jax.tree.map(observe, state.utility, grads, params)
         tiny = jnp.finfo(jnp.float32).tiny
         highest = jnp.maximum(optax.tree.max(utility), tiny)
-        key_noise = replacement.step_key(state.key, state.count, 0)
+        key_noise = keys.at_step(state.key, state.count, "noise")
         noise = optax.tree.random_like(key_noise, grads, jax.random.normal)
 
         def direction(grad, noise, utility, param):

@@ -1,20 +1,25 @@
 r"""Utilities: how much a hidden unit contributes, measured at one step.
 
 With activations :math:`h`, outgoing weights :math:`W_\text{out}`, incoming weights
-:math:`W_\text{in}` and bias-corrected mean activation :math:`\hat f`, all means taken
-per unit over every other axis:
+:math:`W_\text{in}` and bias-corrected mean activation :math:`f` of a unit:
 
 ======================== ==========================================================
 name                     instantaneous utility :math:`y`
 ======================== ==========================================================
-contribution             mean|W_out| mean|h|
-zero_contribution        mean|W_out| mean|h - f|
-adaptable_contribution   mean|W_out| mean|h - f| / mean|W_in|
+contribution             mean(|W_out| mean|h|)
+zero_contribution        mean(|W_out| mean|h - f|)
+adaptable_contribution   mean(|W_out| mean|h - f|) / mean|W_in|
 weight                   mean|W_out|
 adaptation               1 / mean|W_in|
 feature_by_input         mean|h - f| / mean|W_in|
 random                   uniform noise on [0, 1)
 ======================== ==========================================================
+
+Means of activations run over the batch (and the space, in front of a convolution),
+means of weights over all weights of the unit. The mean of a product runs over the
+outgoing weights, each with the activation that *it* multiplies: behind a flattened
+image, the activation at its own position; where several layers read the unit, perhaps
+after a norm, what that layer reads.
 
 Source: Dohare et al., "Loss of plasticity in deep continual learning", Nature 632,
 768-774 (2024), Methods, and the authors' code for the variants.
@@ -25,15 +30,15 @@ from collections.abc import Callable, Mapping
 import jax
 import jax.numpy as jnp
 
-# Which of (mean|W_out|, mean|h|, mean|h - f|, 1 / mean|W_in|) each utility multiplies.
-FACTORS = {
-    "contribution": ("outgoing", "activation"),
-    "zero_contribution": ("outgoing", "deviation"),
-    "adaptable_contribution": ("outgoing", "deviation", "adaptability"),
-    "weight": ("outgoing",),
-    "adaptation": ("adaptability",),
-    "feature_by_input": ("deviation", "adaptability"),
-    "random": (),
+# Whether a utility reads |W_out|, which activation (|h| or |h - f|), and 1 / |W_in|.
+TERMS = {
+    "contribution": (True, "activation", False),
+    "zero_contribution": (True, "deviation", False),
+    "adaptable_contribution": (True, "deviation", True),
+    "weight": (True, None, False),
+    "adaptation": (False, None, True),
+    "feature_by_input": (False, "deviation", True),
+    "random": (False, None, False),
 }
 
 
@@ -56,12 +61,41 @@ def mean_magnitude(axes, size: int, weights: Mapping[str, jax.Array]) -> jax.Arr
     return total / count
 
 
+def mean_product(
+    group, weights: Mapping[str, jax.Array], magnitudes: Mapping[str, jax.Array]
+) -> jax.Array:
+    """Mean over each unit's outgoing weights of |weight| times |what it multiplies|.
+
+    Args:
+      group: the ``UnitGroup``.
+      weights: the parameters by path.
+      magnitudes: mean absolute activations by key, ``[*positions, size]``.
+
+    Returns:
+      The means, float32 ``[size]``.
+    """
+    total, count = 0.0, 0
+    for axis in group.outgoing:
+        weight = weights[axis.path]
+        magnitude = magnitudes[axis.feature or group.name]
+        terms = axis.totals(jnp.abs(weight.astype(jnp.float32)), group.size) * magnitude
+        total += over_positions(jnp.sum, terms)
+        count += axis.count(weight.shape, group.size)
+    return total / count
+
+
+def over_positions(reduce: Callable, values: jax.Array) -> jax.Array:
+    """Reduces ``[*positions, size]`` to ``[size]``."""
+    axes = tuple(range(values.ndim - 1))
+    return reduce(values, axis=axes) if axes else values
+
+
 def instantaneous(
     name: str,
     group,
     weights: Mapping[str, jax.Array],
-    features: jax.Array,
-    mean_activation: jax.Array,
+    features: Mapping[str, jax.Array],
+    means: Mapping[str, jax.Array],
     key: Callable[[], jax.Array],
 ) -> jax.Array:
     """The utility of every unit of a group at this step, before averaging over time.
@@ -70,24 +104,31 @@ def instantaneous(
       name: one of the utilities in the table above.
       group: the ``UnitGroup``.
       weights: the parameters by path, after the inner optimiser's step.
-      features: activations of the forward pass, ``[batch, size]``.
-      mean_activation: bias-corrected running mean of the activations, ``[size]``.
+      features: activations of the forward pass by key, ``[batch, *positions, size]``.
+      means: bias-corrected running means of these, ``[*positions, size]``.
       key: makes the random key; called by ``random`` only.
 
     Returns:
       float32 ``[size]``.
     """
     if name == "random":
-        return jax.random.uniform(key(), (group.size,))
-    factors = {
-        "outgoing": lambda: mean_magnitude(group.outgoing, group.size, weights),
-        "activation": lambda: jnp.mean(jnp.abs(features), axis=0),
-        "deviation": lambda: jnp.mean(jnp.abs(features - mean_activation), axis=0),
-        "adaptability": lambda: (
-            1.0 / mean_magnitude(group.incoming, group.size, weights)
-        ),
-    }
-    product = 1.0
-    for factor in FACTORS[name]:
-        product = product * factors[factor]()
-    return product
+        return jax.random.uniform(key(), (group.size,), jnp.float32)
+    outgoing, activation, adaptability = TERMS[name]
+
+    def magnitude(feature):
+        h = features[feature]
+        if activation == "deviation":
+            h = h - over_positions(jnp.mean, means[feature])
+        return jnp.mean(jnp.abs(h), axis=0)
+
+    value = 1.0
+    if outgoing and activation:
+        magnitudes = {feature: magnitude(feature) for feature in group.features}
+        value = mean_product(group, weights, magnitudes)
+    elif outgoing:
+        value = mean_magnitude(group.outgoing, group.size, weights)
+    elif activation:
+        value = over_positions(jnp.mean, magnitude(next(iter(group.features))))
+    if adaptability:
+        value = value / mean_magnitude(group.incoming, group.size, weights)
+    return value

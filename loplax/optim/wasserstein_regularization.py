@@ -56,14 +56,14 @@ def wasserstein_regularization(strength) -> optax.GradientTransformationExtraArg
       Lewandowski et al., `Directions of curvature as an explanation for loss of
       plasticity <https://arxiv.org/abs/2312.00246>`_, 2024.
     """
-    checks.number("strength", strength)
+    checks.in_range("strength", strength)
 
     def init(params):
         return WassersteinRegularizationState(jax.tree.map(_in_order, params))
 
     def update(grads, state, params=None, **extra_args):
         del extra_args
-        checks.given_params(params)
+        checks.required_params(params)
 
         def add(grad, param, initial):
             order = jnp.argsort(param, axis=None)

@@ -64,9 +64,9 @@ def weight_clipping(
       Elsayed et al., `Weight clipping for deep continual and reinforcement learning
       <https://arxiv.org/abs/2407.01704>`_, RLC 2024.
     """
-    checks.number("kappa", kappa)
+    checks.in_range("kappa", kappa)
     for bound in jax.tree.leaves(bounds):
-        checks.number("bounds", bound)
+        checks.in_range("bounds", bound)
     inner = optax.with_extra_args_support(inner)
 
     def init(params):
@@ -77,7 +77,7 @@ def weight_clipping(
         return WeightClippingState(inner.init(params), first)
 
     def update(grads, state, params=None, **extra_args):
-        checks.given_params(params)
+        checks.required_params(params)
         updates, inner_state = inner.update(grads, state.inner, params, **extra_args)
 
         def clip(update, param, bound):

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from loplax import units
+from loplax import optim, units
 from loplax.ppo.acting import Transition
 from loplax.ppo.problem import PPOState, Problem
 
@@ -109,13 +109,10 @@ def learn(
         params, opt = carry
         items = jax.tree.map(lambda x: x[chosen], batch)
         grads, (features, found) = objective(params, items)
-        updates, opt = problem.tx.update(grads, opt, params, features=features)
-        replaced = optax.tree.get_all_with_path(opt, "replaced")
-        found["replacements"] = sum(
-            (jnp.sum(x) for x in jax.tree.leaves([value for _, value in replaced])),
-            jnp.zeros((), jnp.int32),
-        )
-        return (optax.apply_updates(params, updates), opt), found
+        updates, after = problem.tx.update(grads, opt, params, features=features)
+        replaced = jax.tree.map(jnp.sum, optim.newly_replaced(opt, after))
+        found["replacements"] = sum(replaced.values(), jnp.zeros((), jnp.int32))
+        return (optax.apply_updates(params, updates), after), found
 
     def one_epoch(carry, key):
         order = jax.random.permutation(key, batch.target.size)

@@ -74,11 +74,11 @@ class Problem(NamedTuple):
 def check(problem: Problem) -> None:
     """Raises ``ValueError`` for numbers out of range, counts that do not fit."""
     for name in ("num_envs", "num_steps", "epochs", "minibatches"):
-        checks.integer(name, getattr(problem, name), 1)
+        checks.whole(name, getattr(problem, name), 1)
     for name in ("gamma", "gae_lambda"):
-        checks.number(name, getattr(problem, name), 0, 1)
+        checks.in_range(name, getattr(problem, name), 0, 1)
     for name in ("clip", "value_weight", "entropy_weight"):
-        checks.number(name, getattr(problem, name))
+        checks.in_range(name, getattr(problem, name))
     collected = problem.num_envs * problem.num_steps
     if collected % problem.minibatches:
         raise ValueError(

@@ -114,8 +114,8 @@ def segment(
     """
     problem = build(state.hparams, state.key_build, data)
     check(problem)
-    checks.integer("bins", bins, 1)
-    checks.integer("updates", updates, 1)
+    checks.whole("bins", bins, 1)
+    checks.whole("updates", updates, 1)
 
     def one_update(carry, _):
         state, collected = acting.collect(problem, carry[0])

@@ -31,6 +31,8 @@ class WeightAxis(NamedTuple):
         ``bias``.
       bias: path of the bias that is added to what this (outgoing) weight computes,
         or ``None``; the bias runs along the layer's outputs.
+      feature: key, among the activations that ``tap`` returns, of the one that this
+        (outgoing) weight multiplies; ``None`` stands for the group's name.
     """
 
     path: str
@@ -40,12 +42,19 @@ class WeightAxis(NamedTuple):
     groups: int = 1
     block_axis: int = -1
     bias: str | None = None
+    feature: str | None = None
+
+    @property
+    def positions(self) -> tuple[int, ...]:
+        """The repetitions ``(outer, inner)``, without those that are 1."""
+        return tuple(n for n in self.repeat if n > 1)
 
     def spread(self, values: jax.Array, shape: tuple[int, ...]) -> jax.Array:
         """Lays per-unit values over the parameter.
 
         Args:
-          values: one value per unit, ``[size]``.
+          values: one value per unit, ``[size]``, or one per position and unit,
+            ``[*positions, size]``.
           shape: the parameter's shape.
 
         Returns:
@@ -61,7 +70,9 @@ class WeightAxis(NamedTuple):
             axis, block_axis = self.axis % len(shape), self.block_axis % len(shape)
             return (plane if axis < block_axis else plane.T).reshape(dims)
         outer, inner = self.repeat
-        if (outer, inner) != (1, 1):
+        if values.ndim > 1:
+            values = jnp.moveaxis(values.reshape(outer, inner, -1), 1, 2).ravel()
+        elif (outer, inner) != (1, 1):
             values = jnp.tile(jnp.repeat(values, inner), outer)
         length = shape[self.axis]
         if len(values) != length:
@@ -78,6 +89,19 @@ class WeightAxis(NamedTuple):
 
         Returns:
           The sums, ``[size]``.
+        """
+        totals = self.totals(weights, size)
+        return jnp.sum(totals, axis=tuple(range(totals.ndim - 1)))
+
+    def totals(self, weights: jax.Array, size: int) -> jax.Array:
+        """Sums as `total` does, but for every position alone.
+
+        Args:
+          weights: array of the parameter's shape.
+          size: number of units.
+
+        Returns:
+          The sums, ``[*positions, size]``.
         """
         axis = self.axis % weights.ndim
         if self.groups > 1:
@@ -96,9 +120,10 @@ class WeightAxis(NamedTuple):
             line = jnp.sum(weights, axis=tuple({*range(weights.ndim)} - {axis}))
         outer, inner = self.repeat
         line = line[self.start : self.start + outer * size * inner]
-        if (outer, inner) == (1, 1):
+        if not self.positions:
             return line
-        return jnp.sum(line.reshape(outer, size, inner), axis=(0, 2))
+        line = jnp.moveaxis(line.reshape(outer, size, inner), 1, 2)
+        return line.reshape(*self.positions, size)
 
     def count(self, shape: tuple[int, ...], size: int) -> int:
         """Number of weights that each of the ``size`` units owns."""
@@ -117,8 +142,8 @@ class UnitGroup(NamedTuple):
       size: number of units.
       incoming: weights into the units, re-drawn when a unit is replaced; each runs over
         the units along a whole axis.
-      biases: additive per-unit parameters (biases, norm shifts), reset to 0.
-      scales: multiplicative per-unit parameters (norm scales), reset to 1.
+      biases: additive per-unit parameters (biases, norm shifts).
+      scales: multiplicative per-unit parameters (norm scales, slopes).
       outgoing: all weights that read the units, set to 0 when a unit is replaced.
     """
 
@@ -128,6 +153,11 @@ class UnitGroup(NamedTuple):
     biases: tuple[WeightAxis, ...]
     scales: tuple[WeightAxis, ...]
     outgoing: tuple[WeightAxis, ...]
+
+    @property
+    def features(self) -> dict[str, tuple[int, ...]]:
+        """Key of each activation that an outgoing weight multiplies: its positions."""
+        return {axis.feature or self.name: axis.positions for axis in self.outgoing}
 
 
 class Units(tuple):

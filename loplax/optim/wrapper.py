@@ -1,0 +1,265 @@
+"""The skeleton of every wrapper that replaces units: all but their choice."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from loplax import branch
+from loplax.optim import checks, keys, paths, placement, replacement
+from loplax.units import checks as unit_checks
+
+Array = jax.Array
+
+
+class ReplacementState(NamedTuple):
+    """State of a wrapper that replaces units.
+
+    Attributes:
+      inner: state of the inner optimiser; for the units in ``replaced`` it is reset
+        when the next update begins.
+      units: what the method knows of the units, one NamedTuple per group name.
+      replaced: units replaced by update number ``count``, bool ``[size]`` per group
+        name. It stays as it is while an outer wrapper rests: `newly_replaced` gives
+        every replacement once.
+      restart: per path, the values to which biases and scales of replaced units return.
+      count: updates made, int32 scalar.
+      key: typed random key; update ``count`` draws from ``fold_in(key, count)``.
+    """
+
+    inner: optax.OptState
+    units: dict[str, Any]
+    replaced: dict[str, Array]
+    restart: dict[str, Array]
+    count: Array
+    key: Array
+
+
+class Step(NamedTuple):
+    """What a method sees of one update.
+
+    Attributes:
+      grads: the gradients by path.
+      weights: the parameters by path, after the inner optimiser's step.
+      features: the activations by key, float32 ``[batch, *positions, size]``.
+      count: number of the update, from 1.
+      base_key: the transformation's key, which is never consumed.
+    """
+
+    grads: Mapping[str, Array]
+    weights: Mapping[str, Array]
+    features: Mapping[str, Array]
+    count: Array
+    base_key: Array
+
+    def key(self, purpose: str) -> Array:
+        """The key of this update for one purpose."""
+        return keys.at_step(self.base_key, self.count, purpose)
+
+
+class Selection(NamedTuple):
+    """Which units of a group a method wants replaced, in a form that may wait.
+
+    Attributes:
+      due: whether there are any, bool scalar.
+      operands: what the method's ``select`` reads if so.
+    """
+
+    due: Array
+    operands: Any
+
+
+class Method(NamedTuple):
+    """What a method adds to the skeleton.
+
+    Attributes:
+      start: ``group -> statistics`` of new units, a NamedTuple.
+      observe: ``(group, statistics, step) -> (statistics, selection)``, every update.
+      select: ``(operands, capacity) -> (replaced, column)`` as in `Replacement`, at
+        updates at which some unit of the network is due.
+      restart: ``(statistics, replaced) -> statistics`` after the replacement.
+      means: ``statistics -> means`` of the activations by key, for a bias transfer.
+      needs_features: whether ``observe`` reads the activations.
+    """
+
+    start: Callable
+    observe: Callable
+    select: Callable
+    restart: Callable
+    means: Callable | None = None
+    needs_features: bool = True
+
+
+def replacing(
+    method: Method,
+    inner: optax.GradientTransformation,
+    units,
+    *,
+    capacity: Callable[[int], int] = lambda size: size,
+    initializer,
+    reset_inner: bool,
+    bias_transfer: bool = False,
+    key: Array,
+) -> optax.GradientTransformationExtraArgs:
+    """Wraps an optimiser so that the units that a method selects are replaced.
+
+    Args:
+      method: the method.
+      inner: the optimiser of all parameters.
+      units: the ``UnitGroup`` records.
+      capacity: size of a group to a static bound on its replacements per update.
+      initializer: distribution of incoming weights; ``he_uniform()`` if ``None``.
+      reset_inner: whether the inner state of replaced weights is reset.
+      bias_transfer: whether the next biases absorb the mean output of the units.
+      key: typed random key.
+
+    Returns:
+      The transformation; its state is a `ReplacementState`.
+
+    Raises:
+      ValueError: as `continual_backprop`.
+    """
+    checks.typed_key(key)
+    groups = checks.groups(units, bias_transfer=bias_transfer)
+    initializer = initializer or jax.nn.initializers.he_uniform()
+    bounds = {group.name: capacity(group.size) for group in groups}
+    inner = optax.with_extra_args_support(inner)
+
+    def init(params) -> ReplacementState:
+        return ReplacementState(
+            inner=inner.init(params),
+            units={group.name: method.start(group) for group in groups},
+            replaced={group.name: jnp.zeros(group.size, bool) for group in groups},
+            restart=start(groups, params),
+            count=jnp.zeros((), jnp.int32),
+            key=keys.copy(key),
+        )
+
+    def choose(step, selections, params) -> replacement.Replacement:
+        draw = replacement.draw_weights(groups, params, initializer, bounds)
+
+        def body(operands, key, count):
+            chosen = {n: method.select(x, bounds[n]) for n, x in operands.items()}
+            replaced, column = ({n: x[i] for n, x in chosen.items()} for i in range(2))
+            drawn = draw(keys.at_step(key, count, "weights"))
+            return replacement.Replacement(replaced, column, drawn)
+
+        due = jnp.any(jnp.stack([selection.due for selection in selections.values()]))
+        operands = {name: selection.operands for name, selection in selections.items()}
+        # Sorting, drawing and even making a key cost much more than all the rest, so
+        # they run only at updates at which some unit is replaced. The key is a clone,
+        # as key reuse checks take whatever enters the branch for consumed.
+        key = jax.random.clone(step.base_key)
+        return branch.cond(due, body, None, operands, key, step.count)
+
+    def update(grads, state, params=None, *, features=None, **extra_args):
+        placement.require_last(update, reads_features=method.needs_features)
+        checks.required_params(params)
+        activations = {}
+        if method.needs_features:
+            activations = checks.activations(groups, features)
+        inner_state = state.inner
+        if reset_inner:
+            inner_state = replacement.reset_state(
+                inner, inner_state, groups, state.replaced, params
+            )
+        updates, inner_state = inner.update(
+            grads, inner_state, params, features=features, **extra_args
+        )
+        count = optax.safe_increment(state.count)
+        step = Step(
+            grads=paths.by_path(grads).leaves,
+            weights=paths.by_path(optax.apply_updates(params, updates)).leaves,
+            features=activations,
+            count=count,
+            base_key=state.key,
+        )
+        statistics, selections = {}, {}
+        for group in groups:
+            statistics[group.name], selections[group.name] = method.observe(
+                group, state.units[group.name], step
+            )
+        chosen = choose(step, selections, params)
+        if bias_transfer:
+            means = {}
+            for known in statistics.values():
+                means |= method.means(known)
+            updates = replacement.transfer_means(
+                groups, chosen.replaced, means, step.weights, updates
+            )
+        updates = replacement.replace_weights(
+            groups, chosen, state.restart, params, updates
+        )
+        restarted = {
+            name: method.restart(known, chosen.replaced[name])
+            for name, known in statistics.items()
+        }
+        state = state._replace(
+            inner=inner_state, units=restarted, replaced=chosen.replaced, count=count
+        )
+        return updates, state
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def start(groups, params) -> dict[str, Array]:
+    """Checks the groups against the parameters; gives the values of a new start.
+
+    Args:
+      groups: the ``UnitGroup`` records.
+      params: the parameters, or what ``optax.tree.map_params`` puts in their place.
+
+    Returns:
+      As `replacement.restart_values`.
+    """
+    if jax.tree.leaves(params):
+        unit_checks.check(groups, params)
+        return replacement.restart_values(groups, params)
+    restarting = [axis for group in groups for axis in group.biases + group.scales]
+    return {axis.path: jnp.zeros(()) for axis in restarting}
+
+
+def newly_replaced(before: optax.OptState, after: optax.OptState) -> dict[str, Array]:
+    """The units that one update of an optimiser replaced.
+
+    ``state.replaced`` tells of the last update that the transformation itself made.
+    While an outer wrapper rests (``optax.apply_if_finite``, say), that is an old story:
+    acting on it again would restart statistics at every such step.
+
+    Args:
+      before: state of the whole optimiser before the update.
+      after: its state after the update.
+
+    Returns:
+      Per group name, which units were replaced, bool ``[size]``; empty for an optimiser
+      that replaces none.
+
+    Example:
+      >>> import jax, optax
+      >>> from loplax import optim, units
+      >>> apply = lambda params, x: jax.nn.relu(x @ params["w"]) @ params["v"]
+      >>> params = {"w": jax.numpy.ones((3, 4)), "v": jax.numpy.ones((4, 1))}
+      >>> found = units.find(apply, params, jax.numpy.ones((2, 3)))
+      >>> tx = optim.regrama(optax.sgd(0.1), found, period=1, key=jax.random.key(0))
+      >>> before = tx.init(params)
+      >>> grads = {"w": jax.numpy.eye(3, 4), "v": jax.numpy.ones((4, 1))}
+      >>> _, after = tx.update(grads, before, params)
+      >>> optim.newly_replaced(before, after)["w"].tolist()
+      [False, False, False, True]
+    """
+    events: dict[str, Array] = {}
+    pairs = zip(_replacements(before), _replacements(after), strict=True)
+    for old, new in pairs:
+        for name, replaced in new.replaced.items():
+            event = replaced & (new.count != old.count)
+            events[name] = events[name] | event if name in events else event
+    return events
+
+
+def _replacements(state: optax.OptState) -> list[ReplacementState]:
+    """All states of wrappers that replace units, the outer ones first."""
+    stop = lambda x: isinstance(x, ReplacementState)
+    found = [x for x in jax.tree.leaves(state, is_leaf=stop) if stop(x)]
+    return found + [deep for x in found for deep in _replacements(x.inner)]
