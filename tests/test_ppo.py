@@ -354,7 +354,7 @@ def hparams(**changed):
 
 def test_continual_backprop_replaces_units_of_policy_and_value():
     state, found = advance(begin(jax.random.key(0), hparams()))
-    ages = state.opt.age
+    ages = {name: known.age for name, known in state.opt.units.items()}
     assert set(ages) == {"policy/hidden_0", "value/hidden_0"}
     steps = 2 * 3 * 4 * 4
     assert int(state.opt.count) == steps

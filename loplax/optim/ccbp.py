@@ -8,6 +8,7 @@ import optax
 
 from loplax import branch
 from loplax.optim import checks, keys, paths, placement, replacement, utilities, wrapper
+from loplax.units import checks as unit_checks
 
 
 class CcbpState(NamedTuple):
@@ -131,6 +132,7 @@ def ccbp(
     def update(grads, state, params=None, **extra_args):
         placement.require_last(update)
         checks.required_params(params)
+        unit_checks.check(groups, params)
         updates, inner_state = inner.update(grads, state.inner, params, **extra_args)
         count = optax.safe_increment(state.count)
         due = is_due(count)

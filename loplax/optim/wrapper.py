@@ -157,6 +157,7 @@ def replacing(
     def update(grads, state, params=None, *, features=None, **extra_args):
         placement.require_last(update, reads_features=method.needs_features)
         checks.required_params(params)
+        unit_checks.check(groups, params)
         activations = {}
         if method.needs_features:
             activations = checks.activations(groups, features)
@@ -259,7 +260,8 @@ def newly_replaced(before: optax.OptState, after: optax.OptState) -> dict[str, A
 
 
 def _replacements(state: optax.OptState) -> list[ReplacementState]:
-    """All states of wrappers that replace units, the outer ones first."""
-    stop = lambda x: isinstance(x, ReplacementState)
+    """All states that tell of replacements, the outer ones first."""
+    stop = lambda x: hasattr(x, "replaced") and hasattr(x, "count")
     found = [x for x in jax.tree.leaves(state, is_leaf=stop) if stop(x)]
-    return found + [deep for x in found for deep in _replacements(x.inner)]
+    inner = [getattr(x, "inner", ()) for x in found]
+    return found + [deep for x in inner for deep in _replacements(x)]

@@ -44,8 +44,7 @@ def test_paper_is_the_published_setting(black_images):
         "maturity_threshold": 100,
         "decay_rate": 0.99,
         "utility": "adaptable_contribution",
-        "accumulate": True,
-        "rate_of": "all",
+        "budget": "all",
         "reset_inner": True,
     }
     assert config.l2.to_dict() == {"learning_rate": 0.03, "weight_decay": 3e-6}

@@ -49,8 +49,7 @@ def test_paper_is_the_published_setting(black_images):
         "maturity_threshold": 1_000,
         "decay_rate": 0.99,
         "utility": "contribution",
-        "accumulate": True,
-        "rate_of": "all",
+        "budget": "all",
         "reset_inner": True,
     }
     assert config.shrink_and_perturb.weight_decay == 5e-4

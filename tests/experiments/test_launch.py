@@ -114,7 +114,7 @@ BAD = [
     ({"optimizer": "adam", "sweep__b2": (1.5,)}, "b2"),
     ({"optimizer": "momentum", "momentum__momentum": 1.0}, "momentum"),
     ({"methods": ("cbp",), "cbp__utility": "contribition"}, "mean 'contribution'"),
-    ({"methods": ("cbp",), "cbp__rate_of": "al"}, "rate_of.*'all'"),
+    ({"methods": ("cbp",), "cbp__budget": "al"}, "budget.*'all'"),
     ({"methods": ("cbp",), "cbp__maturity_threshold": -1}, "maturity_threshold.*-1"),
     ({"methods": ("cbp",), "cbp__decay_rate": 1.0}, "decay_rate"),
     *(

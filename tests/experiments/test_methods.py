@@ -83,8 +83,7 @@ INITIALIZER = nets.kaiming_uniform("relu")
 STATIC = {
     "cbp": {
         "utility": "contribution",
-        "accumulate": True,
-        "rate_of": "all",
+        "budget": "all",
         "reset_inner": True,
         "max_replacements": 3,
     },
@@ -454,8 +453,7 @@ def test_settings_that_are_no_numbers():
     found = methods.static(config, "cbp", 2000)
     assert found == {
         "utility": "weight",
-        "accumulate": True,
-        "rate_of": "eligible",
+        "budget": "eligible",
         "reset_inner": True,
         "max_replacements": 1,
     }

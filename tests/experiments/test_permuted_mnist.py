@@ -60,8 +60,7 @@ def test_paper_is_the_published_setting(black_images):
         "maturity_threshold": 100,
         "decay_rate": 0.99,
         "utility": "adaptable_contribution",
-        "accumulate": True,
-        "rate_of": "eligible",
+        "budget": "eligible",
         "reset_inner": True,
     }
     assert config.l2.weight_decay in (1e-3, 1e-4, 1e-5)

@@ -60,7 +60,8 @@ def test_the_output_changes_only_by_the_deviation_from_the_mean(case):
     """With every unit constant over the batch nothing changes at all.
 
     In general the pre-activations of the next layer move by the weights times the
-    removed units' deviation from their mean activation.
+    removed units' deviation from their mean activation: at each position of a map, the
+    mean at that position.
     """
     apply, shapes, shape = CASES[case]
     params = normal(0, shapes)
@@ -81,15 +82,17 @@ def test_the_output_changes_only_by_the_deviation_from_the_mean(case):
     after = optax.apply_updates(params, updates)
     name, reader = groups[0].name, groups[0].outgoing[0]
     (unit,) = np.flatnonzero(state.replaced[name])
-    mean = features[name].reshape(-1, groups[0].size).mean(axis=0)[unit]
+    at = features[name].reshape(-1, *reader.positions, groups[0].size)
+    mean = at.mean(axis=0)[..., unit].reshape(-1, 1)
 
     chosen = reader.spread(
         jnp.arange(groups[0].size) == unit, params[reader.path].shape
     )
     removed = np.asarray(jnp.where(chosen, params[reader.path], 0))
     moved = np.asarray(after[reader.bias] - params[reader.bias])
-    outputs = tuple(i for i in range(removed.ndim) if i != reader.block_axis)
-    np.testing.assert_allclose(moved, mean * removed.sum(axis=outputs), rtol=1e-5)
+    rows = np.moveaxis(removed, reader.block_axis, -1)
+    rows = rows[np.any(rows != 0, axis=1)]  # one per position
+    np.testing.assert_allclose(moved, (mean * rows).sum(axis=0), rtol=1e-5)
     np.testing.assert_array_equal(
         after[reader.path][np.broadcast_to(chosen, removed.shape)], 0
     )
@@ -113,6 +116,7 @@ def test_a_unit_of_constant_activation_leaves_the_output_alone():
         replacement_rate=0.5,
         maturity_threshold=0,
         bias_transfer=True,
+        utility="contribution",
         key=jax.random.key(1),
     )
     before, features = units.tap(apply)(params, x)

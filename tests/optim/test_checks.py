@@ -57,8 +57,7 @@ def test_arrays_are_checked_like_numbers(net):
     [
         ("utility", "contributions", "did you mean 'contribution'"),
         ("utility", "adaptable", "did you mean 'adaptation'|'adaptable_contribution'"),
-        ("rate_of", "everything", "one of \\['eligible', 'all'\\]"),
-        ("rate_of", "eligble", "did you mean 'eligible'"),
+        ("budget", "eligble", "did you mean 'eligible'"),
     ],
 )
 def test_unknown_names(net, field, value, hint):

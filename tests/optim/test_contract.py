@@ -23,6 +23,7 @@ class Case(NamedTuple):
     numbers: dict
     needs_params: bool = True
     needs_features: bool = False
+    must_be_last: bool = False
     draws_weights: bool = False
 
     def fixed(self):
@@ -99,17 +100,20 @@ CASES = {
             "decay_rate": (0.9, 0.3),
         },
         needs_features=True,
+        must_be_last=True,
         draws_weights=True,
     ),
     "redo": Case(
         make_redo,
         {"threshold": (0.9, 0.5), "period": (2, 3), "decay_rate": (0.0, 0.9)},
         needs_features=True,
+        must_be_last=True,
         draws_weights=True,
     ),
     "regrama": Case(
         make_regrama,
         {"threshold": (0.9, 0.5), "period": (2, 3), "decay_rate": (0.0, 0.9)},
+        must_be_last=True,
         draws_weights=True,
     ),
     "self_normalized_resets": Case(
@@ -120,6 +124,7 @@ CASES = {
             "period": (3, 2),
         },
         needs_features=True,
+        must_be_last=True,
         draws_weights=True,
     ),
     "ccbp": Case(
@@ -131,6 +136,7 @@ CASES = {
             "decay_rate": (0.5, 0.9),
             "period": (2, 3),
         },
+        must_be_last=True,
         draws_weights=True,
     ),
     "shrink_and_perturb": Case(
@@ -319,7 +325,8 @@ def test_chain(bench, name):
     Extra arguments that it does not know change nothing.
     """
     tx, step, _ = bench.step(name)
-    chain = optax.chain(optax.clip(0.3), tx, optax.scale(-2.0))
+    last = () if CASES[name].must_be_last else (optax.scale(-2.0),)
+    chain = optax.chain(optax.clip(0.3), tx, *last)
     grads, features = pick((bench.grads, bench.features), 0)
     unknown = {"value": 1.0, "loss": None, "batch": {"x": jnp.ones(3)}}
     chained = jax.jit(
@@ -328,7 +335,8 @@ def test_chain(bench, name):
     updates, states = chained(bench.params, grads)
     clipped = jax.tree.map(lambda g: jnp.clip(g, -0.3, 0.3), grads)
     after, state = step(bench.params, tx.init(bench.params), clipped, features)
-    expected = jax.tree.map(lambda p, q: -2.0 * (q - p), bench.params, after)
+    scale = -2.0 if last else 1.0
+    expected = jax.tree.map(lambda p, q: scale * (q - p), bench.params, after)
     assert_same(updates, expected)
     assert_same(open_keys(states[1]), open_keys(state))
 
@@ -357,7 +365,11 @@ def test_missing_arguments(bench, name):
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "mixed", "float64"])
 @each_case
 def test_dtypes_and_structure(net, name, dtype, traced):
-    """Updates keep each parameter's dtype; the state keeps structure and dtypes."""
+    """The state keeps structure and dtypes; updates have each parameter's, or more.
+
+    A weight that is set to a value moves by a difference that half precision would
+    round, so it comes in float32; the parameters keep their dtype all the same.
+    """
     case = CASES[name]
     with jax.enable_x64(dtype == "float64"):
         params = net.random(0, dtype="float32" if dtype == "mixed" else dtype)
@@ -374,8 +386,13 @@ def test_dtypes_and_structure(net, name, dtype, traced):
         before, (updates, after) = jax.eval_shape(step, params, case.traced())
         of = lambda tree: jax.tree.map(lambda x: (x.shape, x.dtype), tree)
         assert of(after) == of(before)
+        moved = jax.eval_shape(optax.apply_updates, params, updates)
+        assert of(moved) == of(params)
         # A float32 array as learning rate makes float32 updates, as in optax.adam.
-        assert of(updates) == of(params) or (name in ("adam", "upgd") and traced)
+        free = case.must_be_last or (name in ("adam", "upgd") and traced)
+        for update, param in zip(*map(jax.tree.leaves, (updates, params)), strict=True):
+            wide = jnp.promote_types(param.dtype, jnp.float32)
+            assert update.dtype in ((param.dtype, wide) if free else (param.dtype,))
 
 
 @each_case
@@ -419,9 +436,16 @@ def test_map_params(bench, name):
 
 @each_case
 def test_inside_multi_steps(bench, name):
-    """Under optax.MultiSteps it moves at every second step and rests in between."""
+    """Under optax.MultiSteps it moves at every second step and rests in between.
+
+    What reads features is refused, as MultiSteps passes on those of one minibatch.
+    """
     tx, *_ = bench.step(name)
     multi = optax.MultiSteps(tx, 2).gradient_transformation()
+    if CASES[name].needs_features:
+        with pytest.raises(ValueError, match=r"wrapper\(optax.MultiSteps\(inner, k\)"):
+            jax.eval_shape(lambda: bench.simulate(multi))
+        return
     # MultiSteps selects between the old and the new state, so with the same key twice.
     with jax.debug_key_reuse(False):
         params, _ = jax.jit(lambda: bench.simulate(multi))()

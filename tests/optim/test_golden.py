@@ -16,6 +16,7 @@ import pytest
 
 from loplax import optim, units
 from loplax.optim import replacement
+from loplax.optim.continual_backprop import Budget, UnitStatistics
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
 FILES = ("mlp_sgd_contribution", "mlp_sgd_adaptable", "mlp_adam_contribution")
@@ -100,18 +101,15 @@ def state_of(data, prefix, groups, fresh, decay_rate):
             count=jnp.asarray(data[f"{prefix}/step_b2"][0], jnp.int32),
             unit_count=optim.PerUnit(counts),
         )
-    budget = per_group("acc", jnp.float32)
-    return fresh._replace(
-        inner=inner,
-        utility=per_group("util", jnp.float32),
-        mean_activation=per_group("act", jnp.float32),
-        age=per_group("age", jnp.int32),
-        discount={
-            name: jnp.float32(decay_rate) ** age
-            for name, age in per_group("age", jnp.float32).items()
-        },
-        budget={name: jnp.stack([b, 0 * b]) for name, b in budget.items()},
+    known = lambda group, i: UnitStatistics(
+        age=jnp.asarray(data[f"{prefix}/age{i}"], jnp.int32),
+        discount=jnp.float32(decay_rate) ** data[f"{prefix}/age{i}"],
+        mean_activation={group.name: jnp.asarray(data[f"{prefix}/act{i}"])},
+        utility=jnp.asarray(data[f"{prefix}/util{i}"]),
+        budget=Budget(jnp.float32(data[f"{prefix}/acc{i}"]), jnp.float32(0)),
     )
+    units = {group.name: known(group, i) for i, group in enumerate(groups)}
+    return fresh._replace(inner=inner, units=units)
 
 
 @pytest.mark.parametrize(("name", "record"), CASES)
@@ -134,10 +132,11 @@ def test_one_step_of_the_reference(name, record):
         np.testing.assert_array_equal(
             np.flatnonzero(state.replaced[group.name]), data[f"replaced{i}"]
         )
-        np.testing.assert_array_equal(state.age[group.name], data[f"after/age{i}"])
-        close(state.utility[group.name], data[f"after/util{i}"])
-        close(state.mean_activation[group.name], data[f"after/act{i}"])
-        close(state.budget[group.name].sum(), data[f"after/acc{i}"])
+        known = state.units[group.name]
+        np.testing.assert_array_equal(known.age, data[f"after/age{i}"])
+        close(known.utility, data[f"after/util{i}"])
+        close(known.mean_activation[group.name], data[f"after/act{i}"])
+        close(sum(known.budget), data[f"after/acc{i}"])
         redrawn = np.asarray(state.replaced[group.name])
         bound = np.sqrt(2) * np.sqrt(3 / params[f"w{i}"].shape[0])
         assert np.all(np.abs(after[f"w{i}"][:, redrawn]) <= bound)

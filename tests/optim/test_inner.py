@@ -96,6 +96,7 @@ def play(net, inner, **settings):
     settings = settings | {
         "maturity_threshold": STEPS - 1,
         "initializer": jax.nn.initializers.constant(0.5),
+        "utility": "contribution",
         "key": jax.random.key(0),
     }
 

@@ -118,7 +118,7 @@ def test_all_incoming_weights_count_alike():
     grads = {"x": jnp.array([[1.0, 0.0]] * 6), "h": jnp.array([[0.0, -8.0]] * 2)}
     _, state = jax.jit(tx.update)(grads, tx.init(params), params)
     # The mean of the two weights' means would say 0.5 and 4.
-    np.testing.assert_allclose(state.magnitude["h"], [6 / 8, 16 / 8])
+    np.testing.assert_allclose(state.units["h"].magnitude, [6 / 8, 16 / 8])
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

@@ -106,7 +106,7 @@ def test_as_defined(net, rejection, initial, period):
     for unit, fires in enumerate(patterns):
         replaced, threshold = reference(fires, rejection, initial, period)
         np.testing.assert_array_equal(state.replaced["a"][:, unit], replaced)
-        np.testing.assert_array_equal(state.threshold["a"][:, unit], threshold)
+        np.testing.assert_array_equal(state.units["a"].threshold[:, unit], threshold)
     assert state.replaced["a"].any()
 
 
@@ -123,7 +123,7 @@ def test_units_are_judged_by_their_own_past(net):
         net, before, before & (t % 2 == 0), before & (t % 4 == 0), np.zeros(STEPS, bool)
     )
     _, state = play(net, features, 0.05, 15, 16)
-    np.testing.assert_array_equal(state.threshold["a"][15], [3, 6, 12, 30])
+    np.testing.assert_array_equal(state.units["a"].threshold[15], [3, 6, 12, 30])
     replaced = [steps_of(state.replaced["a"][:, unit]) for unit in range(4)]
     assert [steps[0] for steps in replaced[:3]] == [16 + 3, 16 + 6, 16 + 12]
     assert replaced[3] == [15, 15 + 30]
@@ -161,7 +161,7 @@ def test_a_dead_unit_before_anything_is_known(net):
     np.testing.assert_allclose(params["w0"][9, :, 0], 0.5, rtol=1e-6)
     np.testing.assert_array_equal(params["w1"][9, 0], 0.0)
     assert params["b0"][9, 0] == 0.0
-    np.testing.assert_array_equal(state.age["a"][:12, 0], [*range(1, 10), 0, 1, 2])
+    np.testing.assert_array_equal(state.units["a"].age[:12, 0], [*range(1, 10), 0, 1, 2])
 
 
 def test_a_gap_that_has_not_ended_says_nothing(net):
@@ -170,7 +170,7 @@ def test_a_gap_that_has_not_ended_says_nothing(net):
     features = firing(net, t % 24 == 0, True, True, True)
     _, state = play(net, features, 0.05, 30, 6)
     assert not state.replaced["a"].any()
-    thresholds = state.threshold["a"][:, 0]
+    thresholds = state.units["a"].threshold[:, 0]
     np.testing.assert_array_equal(thresholds[:23], 30.0)
     np.testing.assert_array_equal(thresholds[23:47], 60.0)  # 30 < 24 log(20)
 

@@ -51,7 +51,7 @@ def test_one_bad_observation_does_not_stop_replacement():
         features = {"w": jnp.full((4, 8), value)}
         _, state = update(params, state, params, features=features)
         replaced += int(state.replaced["w"].sum())
-    assert np.isfinite(state.utility["w"]).all()
+    assert np.isfinite(state.units["w"].utility).all()
     assert replaced >= 10
 
 

@@ -1,5 +1,7 @@
 """Utilities: every formula, on every kind of layer, against loops in NumPy."""
 
+import itertools
+
 import jax
 import numpy as np
 import optax
@@ -39,7 +41,8 @@ GROUPS = (
         (W("part/in", 1),),
         (),
         (),
-        (W("part/out", 0, start=2), W("part/out2", 1)),
+        # The second reader meets another value, a normed one say.
+        (W("part/out", 0, start=2), W("part/out2", 1, feature="part@out2")),
     ),
     units.UnitGroup(
         "grouped",
@@ -52,19 +55,27 @@ GROUPS = (
 )
 
 
-def outgoing(name, w, u):
-    """All outgoing weights of unit ``u``, by hand."""
-    out = w[f"{name}/out"]
+def readers(name, w, h, u):
+    """By hand: all outgoing weights of unit ``u``, each beside what it multiplies.
+
+    Pairs of weights (any shape) and the activations that all of these meet.
+    """
+    out, x = w[f"{name}/out"], h[name][..., u]
     if name == "dense":
-        return out[u]
+        return [(out[u], x)]
     if name == "flat":
-        return np.stack([out[pixel * N + u] for pixel in range(4)])
+        return [(out[pixel * N + u], x[..., pixel]) for pixel in range(4)]
     if name == "inner":
-        return out[2 * u : 2 * u + 2]
+        return [(out[2 * u + i], x[..., i]) for i in range(2)]
     if name == "part":
-        return np.concatenate([out[2 + u], w["part/out2"][:, u]])
+        return [(out[2 + u], x), (w["part/out2"][:, u], h["part@out2"][..., u])]
     group, place = divmod(u, 2)
-    return out[:, :, place, 3 * group : 3 * group + 3]
+    return [(out[:, :, place, 3 * group : 3 * group + 3], x)]
+
+
+def outgoing(name, w, u):
+    nothing = {key: np.zeros(shape) for key, shape in FEATURES.items()}
+    return np.concatenate([x.ravel() for x, _ in readers(name, w, nothing, u)])
 
 
 def incoming(name, w, u):
@@ -72,18 +83,41 @@ def incoming(name, w, u):
     return kernel[u] if name == "inner" else kernel[..., u]
 
 
-def formula(utility, w_in, w_out, h, mean):
-    """The table of the paper and the authors' code, for one unit."""
-    w_in, w_out = np.mean(np.abs(w_in)), np.mean(np.abs(w_out))
-    deviation = np.mean(np.abs(h - mean))
+def formula(utility, w_in, read, means):
+    """The table of the paper and the authors' code, for one unit.
+
+    ``means`` holds the mean activation that belongs to each entry of ``read``.
+    """
+    mean_over_weights = lambda terms: np.concatenate(terms).mean()
+    w_in, first = np.mean(np.abs(w_in)), means[0]
+    w_out = mean_over_weights([np.abs(w).ravel() for w, _ in read])
+    times = lambda size: mean_over_weights(
+        [np.abs(w).ravel() * size(h, f) for (w, h), f in zip(read, means, strict=True)]
+    )
+    active = times(lambda h, f: np.mean(np.abs(h)))
+    deviates = times(lambda h, f: np.mean(np.abs(h - f)))
+    # Of all that the first reader reads.
+    same = [h for (_, h), f in zip(read, means, strict=True) if f == first]
+    deviation = np.mean(np.abs(np.stack(same) - first))
     return {
-        "contribution": w_out * np.mean(np.abs(h)),
-        "zero_contribution": w_out * deviation,
-        "adaptable_contribution": w_out * deviation / w_in,
+        "contribution": active,
+        "zero_contribution": deviates,
+        "adaptable_contribution": deviates / w_in,
         "weight": w_out,
         "adaptation": 1 / w_in,
         "feature_by_input": deviation / w_in,
     }[utility]
+
+
+# The last axes are the units and, before them, the positions at which these are read.
+FEATURES = {
+    "dense": (7, N),
+    "flat": (3, 4, N),
+    "inner": (2, N),
+    "part": (2, 5, N),
+    "part@out2": (2, 5, N),
+    "grouped": (3, 6, 6, N),
+}
 
 
 def data():
@@ -93,9 +127,7 @@ def data():
     for path, shape in SHAPES.items():
         layer, name = path.split("/")
         nested.setdefault(layer, {})[name] = normal(*shape)
-    features = {"dense": (7, N), "flat": (3, 2, 2, N), "inner": (N,), "part": (2, 5, N)}
-    features["grouped"] = (3, 6, 6, N)
-    features = {name: normal(STEPS, *shape) for name, shape in features.items()}
+    features = {name: normal(STEPS, *shape) for name, shape in FEATURES.items()}
     return nested, {name: h + 0.5 for name, h in features.items()}
 
 
@@ -117,7 +149,7 @@ def watch(utility, seed=0, decay=DECAY):
             params, state = carry
             updates, state = tx.update(params, state, params, features=features)
             params = optax.apply_updates(params, updates)
-            return (params, state), (state.utility, state.mean_activation)
+            return (params, state), state.units
 
         return jax.lax.scan(step, (params, tx.init(params)), features)[1]
 
@@ -125,38 +157,41 @@ def watch(utility, seed=0, decay=DECAY):
     return run(params, features)
 
 
-@pytest.mark.parametrize("utility", [n for n in utilities.FACTORS if n != "random"])
+@pytest.mark.parametrize("utility", [n for n in utilities.TERMS if n != "random"])
 def test_formula(utility):
     """Running means of activation and utility, with the weights after the step."""
-    result, means = watch(utility)
+    known = watch(utility)
     params, features = data()
     flat = {
         f"{k}/{n}": x.astype(float)
         for k, layer in params.items()
         for n, x in layer.items()
     }
-    for group in GROUPS:
-        name = group.name
-        for u in range(N):
-            f = smooth = 0.0
-            for t in range(STEPS):
-                w = {path: x * (1 - LR) ** (t + 1) for path, x in flat.items()}
-                h = features[name][t][..., u].astype(float)
-                f = DECAY * f + (1 - DECAY) * np.mean(h)
-                corrected = f / (1 - DECAY ** (t + 1))
-                w_in, w_out = incoming(name, w, u), outgoing(name, w, u)
-                now = formula(utility, w_in, w_out, h, corrected)
-                smooth = DECAY * smooth + (1 - DECAY) * now
-                actual, expected = (means[name][t][u], result[name][t][u]), (f, smooth)
-                np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-6)
+    for group, u in itertools.product(GROUPS, range(N)):
+        name, f, smooth = group.name, 0.0, 0.0
+        for t in range(STEPS):
+            w = {path: x * (1 - LR) ** (t + 1) for path, x in flat.items()}
+            h = {key: x[t].astype(float) for key, x in features.items()}
+            read = readers(name, w, h, u)
+            # Means over batch and positions, of each value that is read.
+            keys = list(group.features)
+            f = DECAY * f + (1 - DECAY) * np.array([h[k][..., u].mean() for k in keys])
+            means = f / (1 - DECAY ** (t + 1))
+            means = means if len(keys) == len(read) else [means[0]] * len(read)
+            now = formula(utility, incoming(name, w, u), read, means)
+            smooth = DECAY * smooth + (1 - DECAY) * now
+            actual = known[name].utility[t][u]
+            np.testing.assert_allclose(actual, smooth, rtol=1e-4, atol=1e-6)
+            for key, mean in zip(keys, f, strict=True):
+                seen = known[name].mean_activation[key][t][..., u].mean()
+                np.testing.assert_allclose(seen, mean, rtol=1e-4, atol=1e-6)
 
 
 def test_random():
     """Uniform noise on [0, 1): new for every unit, layer, step and key."""
-    first, _ = watch("random", seed=0, decay=0.0)
-    second, _ = watch("random", seed=1, decay=0.0)
+    runs = [watch("random", seed=seed, decay=0.0) for seed in range(2)]
     drawn = np.concatenate(
-        [np.ravel(x) for run in (first, second) for x in run.values()]
+        [np.ravel(known.utility) for run in runs for known in run.values()]
     )
     assert np.all((drawn >= 0) & (drawn < 1))
     assert len(np.unique(drawn)) == drawn.size == 2 * STEPS * len(GROUPS) * N
@@ -165,8 +200,8 @@ def test_random():
 
 def test_every_utility_is_tested():
     """The table of `formula` is complete."""
-    for name in set(utilities.FACTORS) - {"random"}:
-        formula(name, np.ones(1), np.ones(1), np.ones(1), 0.0)
+    for name in set(utilities.TERMS) - {"random"}:
+        formula(name, np.ones(1), [(np.ones(1), np.ones(1))], [0.0])
 
 
 @pytest.mark.parametrize("name", [group.name for group in GROUPS])
@@ -179,13 +214,16 @@ def test_replacement_touches_these_weights(name):
     params, features = data()
     features = {k: np.abs(h[0]) + 0.1 for k, h in features.items()}
     unit = 2
-    features[name][..., unit] = 0.0
+    for key in features:
+        if key.partition("@")[0] == name:
+            features[key][..., unit] = 0.0
     group = [group for group in GROUPS if group.name == name]
     tx = optim.continual_backprop(
         optax.set_to_zero(),
         group,
         replacement_rate=0.25,
         maturity_threshold=0,
+        utility="contribution",
         key=jax.random.key(0),
     )
     step = jax.jit(lambda p, h: tx.update(p, tx.init(p), p, features=h))
