@@ -1,4 +1,4 @@
-"""A proof, by perturbation, that a group owns exactly what it claims."""
+"""The laws of units: a proof that a group owns exactly what it claims."""
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ def by_path(params):
 
 
 def randomise(values, key):
-    """Random parameters of a size that keeps activations alive."""
+    """Random parameters, scales and biases too, that keep activations alive."""
     new = {}
     for path, value in values.items():
         key, use = jax.random.split(key)
@@ -37,19 +37,65 @@ def write(values, records, chosen, make):
     return values
 
 
+def moved(old, record, order):
+    """A parameter in which unit ``u`` has the entries of unit ``order[u]``."""
+    axis = record.axis % old.ndim
+    if record.groups > 1:
+        blocks = np.split(old, record.groups, record.block_axis % old.ndim)
+        orders = np.split(order, record.groups)
+        taken = [
+            np.take(block, part - min(part), axis)
+            for block, part in zip(blocks, orders, strict=True)
+        ]
+        return np.concatenate(taken, record.block_axis % old.ndim)
+    outer, inner = record.repeat
+    index = np.arange(old.shape[axis])
+    entries = record.start + np.arange(outer * len(order) * inner)
+    laid = entries.reshape(outer, len(order), inner)
+    index[entries] = laid[:, order].ravel()
+    return np.take(old, index, axis)
+
+
+def entering(group):
+    return (*group.incoming, *group.biases, *group.scales)
+
+
 def assert_independent(run, values, group, chosen):
-    """Without outgoing weights, nothing that enters the units can be seen."""
-    entering = (*group.incoming, *group.biases, *group.scales)
+    """Law (a): without outgoing weights, nothing that enters can be seen."""
     silent = write(values, group.outgoing, chosen, jnp.zeros_like)
-    changed = write(silent, entering, chosen, lambda old: 3 * old + 1)
+    changed = write(silent, entering(group), chosen, lambda old: 3 * old + 1)
     np.testing.assert_allclose(run(changed)[0], run(silent)[0], rtol=1e-4, atol=1e-4)
+
+
+def assert_read(jacobian, values, group, features):
+    """Law (b): gradients of outgoing weights lie in the span of the activations."""
+    for record in group.outgoing:
+        if record.groups > 1 or record.repeat != (1, 1):
+            continue
+        read = features[record.feature or group.name]
+        read = np.asarray(read, float).reshape(-1, group.size).T
+        axis = record.axis % values[record.path].ndim
+        rows = np.moveaxis(np.asarray(jacobian[record.path], float), axis + 1, 0)
+        rows = rows[record.start : record.start + group.size].reshape(group.size, -1)
+        rest = rows - read @ np.linalg.lstsq(read, rows, rcond=None)[0]
+        assert np.abs(rest).max() <= 1e-3 * np.abs(rows).max(), (group.name, record)
+
+
+def assert_exchangeable(run, values, group):
+    """Law (c): units change places, within their blocks, and nothing changes."""
+    blocks = np.arange(group.size).reshape(group.blocks, -1)
+    order = np.random.default_rng(0).permuted(blocks, axis=1).ravel()
+    swapped = {path: np.asarray(value) for path, value in values.items()}
+    for record in (*entering(group), *group.outgoing):
+        swapped[record.path] = moved(swapped[record.path], record, order)
+    expected, scale = run(values)[0], np.abs(run(values)[0]).max() + 1e-6
+    np.testing.assert_allclose(run(swapped)[0] / scale, expected / scale, atol=3e-4)
 
 
 def assert_alive(run, values, group):
     """With outgoing weights, what enters the units can be seen."""
-    entering = (*group.incoming, *group.biases, *group.scales)
     chosen = jnp.ones(group.size, bool)
-    loud = write(values, entering, chosen, lambda old: 3 * old + 1)
+    loud = write(values, entering(group), chosen, lambda old: 3 * old + 1)
     assert not np.allclose(run(loud)[0], run(values)[0], rtol=1e-6, atol=1e-6)
 
 
@@ -61,16 +107,14 @@ def assert_complete(run, values, group, unit):
         others = randomise(values, jax.random.key(seed + 7))
         for record in group.scales:
             others[record.path] = values[record.path]
-        entering = (*group.incoming, *group.biases)
-        muted = write(others, entering, chosen, jnp.zeros_like)
+        muted = write(others, (*group.incoming, *group.biases), chosen, jnp.zeros_like)
         features.append(run(muted, shift=float(seed))[1][group.name][..., unit])
     np.testing.assert_allclose(features[0], features[1], rtol=1e-4, atol=1e-4)
 
 
 def assert_disjoint(values, group):
     """No weight belongs to two units, and ``total`` and ``count`` agree."""
-    everything = (*group.incoming, *group.biases, *group.scales, *group.outgoing)
-    for record in everything:
+    for record in (*entering(group), *group.outgoing):
         shape = values[record.path].shape
         one_hot = jnp.eye(group.size)
         lay = [jnp.broadcast_to(record.spread(row, shape), shape) for row in one_hot]
@@ -80,38 +124,60 @@ def assert_disjoint(values, group):
         assert set(expected) == {record.count(shape, group.size)}
 
 
+def assert_laws(run, values, group):
+    """All of the above."""
+    assert_disjoint(values, group)
+    assert_alive(run, values, group)
+    assert_independent(run, values, group, jnp.ones(group.size, bool))
+    assert_exchangeable(run, values, group)
+    # Statistics couple the units, so that the others are seen only as a whole.
+    for unit in () if group.coupled_by else (0, group.size // 2, group.size - 1):
+        assert_independent(run, values, group, jnp.arange(group.size) == unit)
+        assert_complete(run, values, group, unit)
+
+
 @pytest.fixture
 def prove():
     """Proves all groups that are found in a model; returns them."""
 
-    def prove(apply, params, *inputs, coupled=False, has_aux=False):
+    def prove(apply, params, *inputs, has_aux=False):
         found = units.find(apply, params, *inputs, has_aux=has_aux)
         units.check(found, params)
         values, build = by_path(params)
         values = randomise(values, jax.random.key(1))
-        tapped = jax.jit(units.tap(apply, has_aux=has_aux))
+
+        def tapped(values, inputs):
+            apply_tapped = units.tap(apply, has_aux=has_aux)
+            output, features = apply_tapped(build(values), *inputs)
+            leaves = jax.tree.leaves(output[0] if has_aux else output)
+            flat = [jnp.ravel(leaf).astype(jnp.float32) for leaf in leaves]
+            return jnp.concatenate(flat), features
+
+        tapped = jax.jit(tapped)
 
         def run(values, shift=0.0):
             def move(x):
                 real = jnp.issubdtype(x.dtype, jnp.floating)
                 return x + shift if real and x.ndim > 1 else x
 
-            moved = jax.tree.map(move, inputs)
-            output, features = tapped(build(values), *moved)
-            output = output[0] if has_aux else output
-            leaves = jax.tree.leaves(output)
-            flat = [jnp.ravel(leaf).astype(jnp.float32) for leaf in leaves]
-            return jnp.concatenate(flat), features
+            return tapped(values, jax.tree.map(move, inputs))
 
+        @jax.jit
+        def pull(real, rest):
+            output, back, _ = jax.vjp(
+                lambda real: tapped(real | rest, inputs), real, has_aux=True
+            )
+            keys = jax.random.split(jax.random.key(2), 4)
+            random = jax.vmap(lambda key: jax.random.normal(key, output.shape))(keys)
+            return jax.vmap(lambda cotangent: back(cotangent)[0])(random)
+
+        differs = lambda value: jnp.issubdtype(value.dtype, jnp.inexact)
+        real = {path: value for path, value in values.items() if differs(value)}
+        rest = {path: value for path, value in values.items() if path not in real}
+        jacobian = pull(real, rest) if found else {}
         for group in found:
-            assert_disjoint(values, group)
-            assert_alive(run, values, group)
-            assert_independent(run, values, group, jnp.ones(group.size, bool))
-            # Norms over the units couple them, so these are only tested as a whole.
-            for unit in () if coupled else (0, group.size // 2, group.size - 1):
-                chosen = jnp.arange(group.size) == unit
-                assert_independent(run, values, group, chosen)
-                assert_complete(run, values, group, unit)
+            assert_laws(run, values, group)
+            assert_read(jacobian, values, group, run(values)[1])
         return found
 
     return prove
