@@ -27,7 +27,7 @@ ALLOWED = {
     "problem": {"streams", "units"},
     "diagnostics": {"metrics", "problem", "units"},
     "train": {"branch", "diagnostics", "metrics", "problem", "streams", "units"},
-    "tasks": {"branch", "problem", "train"},
+    "tasks": {"branch", "problem", "train", "units"},
     "ppo": {"diagnostics", "metrics", "optim", "policies", "units"},
 }
 WITHOUT_FLAX = tuple(name for name in ALLOWED if name not in ("nets", "envs"))

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax.extend import core
 
 from loplax.units import groups, labels, ledger, rules, walk
+from loplax.units.paths import by_path
 
 
 class Findings(NamedTuple):
@@ -105,13 +106,9 @@ def trace(apply, params, inputs, has_aux: bool):
 
 def paths(params: Any) -> dict[str, tuple[int, ...] | None]:
     """Shape of every parameter by path, ``None`` for leaves that are no weights."""
-    leaves = jax.tree_util.tree_flatten_with_path(params)[0]
     shapes = {}
-    for path, leaf in leaves:
-        name = jax.tree_util.keystr(path, simple=True, separator="/")
+    for name, leaf in by_path(params).leaves.items():
         leaf = leaf if hasattr(leaf, "dtype") else jnp.asarray(leaf)
-        if name in shapes:
-            raise ValueError(f"Two parameters have the path {name!r}; rename one.")
         real = jnp.issubdtype(leaf.dtype, jnp.inexact)
         shapes[name] = tuple(leaf.shape) if real else None
     return shapes
@@ -217,8 +214,7 @@ def _names(titles: list[str]) -> dict[str, str]:
     full, short = {}, {}
     for title in dict.fromkeys(titles):
         keys = title.split("/")
-        keys = keys[:-1] if keys[-1] == "value" and len(keys) > 1 else keys
-        full[title] = "/".join(keys)
+        full[title] = title
         short[title] = "/".join(keys[:-1]) or keys[-1]
     taken = list(short.values())
     return {

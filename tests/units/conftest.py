@@ -6,14 +6,7 @@ import numpy as np
 import pytest
 
 from loplax import units
-
-
-def by_path(params):
-    """Parameters by path, and how to put them back."""
-    leaves, treedef = jax.tree_util.tree_flatten_with_path(params)
-    paths = [jax.tree_util.keystr(p, simple=True, separator="/") for p, _ in leaves]
-    values = dict(zip(paths, [leaf for _, leaf in leaves], strict=True))
-    return values, lambda new: jax.tree.unflatten(treedef, [new[p] for p in paths])
+from loplax.units import paths
 
 
 def randomise(values, key):
@@ -87,8 +80,9 @@ def prove():
     def prove(apply, params, *inputs, coupled=False, has_aux=False):
         found = units.find(apply, params, *inputs, has_aux=has_aux)
         units.check(found, params)
-        values, build = by_path(params)
-        values = randomise(values, jax.random.key(1))
+        known = paths.by_path(params)
+        build = lambda new: known._replace(leaves=new).unflatten()
+        values = randomise(known.leaves, jax.random.key(1))
         tapped = jax.jit(units.tap(apply, has_aux=has_aux))
 
         def run(values, shift=0.0):
