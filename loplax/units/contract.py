@@ -1,13 +1,13 @@
 """Rules of the analysis for operations in which activations meet weights."""
 
-from loplax.units import elementwise, groups, labels, ledger, walk
+from loplax.units import groups, labels, ledger, meet, shapes, walk
 
 
 def opaque(book: ledger.Ledger, step: walk.Step, values: list[labels.Value]):
     """Rule for all operations that are not followed: what enters is ruled out."""
     name = f"{step.name} inside {step.custom}" if step.custom else step.name
     origin = max((value.origin for value in values), default=labels.CONST)
-    origin = labels.DATA if origin else labels.CONST
+    origin = labels.DATA if origin > labels.NOISE else origin
     taint = frozenset()
     for value in values:
         book.drop_all(value.dims, f"{{}} enter {name}, which is not followed")
@@ -22,14 +22,25 @@ def opaque(book: ledger.Ledger, step: walk.Step, values: list[labels.Value]):
 
 def noise(book: ledger.Ledger, step: walk.Step, values: list[labels.Value]):
     """Rule for random numbers: whatever the key, they are no data."""
-    if any(book.units(v.dims) or v.reduced or v.param for v in values):
+    if any(book.units(v.dims) or v.reduced or v.param or v.taint for v in values):
         return opaque(book, step, values)
-    return [labels.Value(labels.free(aval.shape)) for aval in step.avals]
+    origin = labels.CONST if step.name == "iota" else labels.NOISE
+    return [labels.Value(labels.free(aval.shape), origin) for aval in step.avals]
+
+
+def shaped_noise(book: ledger.Ledger, step: walk.Step, values: list[labels.Value]):
+    """Rule for random numbers whose distribution is given beside the key."""
+    origin = max(value.origin for value in values[1:])
+    if origin == labels.DATA:
+        return opaque(book, step, values)
+    made = noise(book, step, values)
+    return [value._replace(origin=max(origin, value.origin)) for value in made]
 
 
 def _is_weight(book, value) -> bool:
-    plain = value.origin == labels.CONST and not value.taint and not value.reduced
-    return plain and value.param is not None and book.has_axes(value)
+    plain = value.origin <= labels.NOISE and not value.taint and not value.reduced
+    followed = value.param is not None and not value.shifted
+    return plain and followed and book.has_axes(value)
 
 
 def dot_general(book: ledger.Ledger, step: walk.Step, values: list[labels.Value]):
@@ -66,7 +77,7 @@ def _outer(book, step, values, batched, kept) -> labels.Value:
             blank = labels.same(tuple(map(labels.length, dims)))
             parts[j + 1] = dims if j == k else blank
         spread.append(value._replace(dims=tuple(sum(map(list, parts), []))))
-    return elementwise.combine(book, step.name, *spread)
+    return meet.combine(book, step.name, *spread)
 
 
 def _mix(book, step, values, contracted) -> None:
@@ -82,7 +93,7 @@ def _mix(book, step, values, contracted) -> None:
 def _apply(book, step, values, side, contracted, kept):
     """Notes the readers and writers of a product; returns its weights and number."""
     x, weights = values[1 - side], values[side]
-    outputs, names = _births(book, step, weights, kept)
+    outputs, names = births(book, step, weights, kept)
     matmul = book.product(weights.param, outputs, step.name)
     read = set()
     for i, j in zip(contracted[1 - side], contracted[side], strict=True):
@@ -97,7 +108,7 @@ def _apply(book, step, values, side, contracted, kept):
     return made, matmul
 
 
-def _births(book, step, weights, kept) -> tuple[tuple[int, ...] | None, dict]:
+def births(book, step, weights, kept) -> tuple[tuple[int, ...] | None, dict]:
     """Starts the group of the units that a product computes.
 
     Args:
@@ -113,6 +124,8 @@ def _births(book, step, weights, kept) -> tuple[tuple[int, ...] | None, dict]:
     whole = book.whole_axes(dims)
     names = {axis: book.group(axis) for axis in whole}
     outputs = tuple(names.values())
+    for label in outputs:
+        book.tie(label, weights.ties)
     unclear = labels.FREE in labels.found(dims) or not all(whole.values())
     if unclear or len(outputs) > 1:
         what = "with a part" if unclear else "units along several axes"
@@ -141,12 +154,17 @@ def _read(book, step, operand, weight_dim, matmul) -> set[int]:
             for label in units:
                 book.drop(label, f"{step.name} reads the units of {mixed} mixed or cut")
         elif units:
-            tap = ledger.Tap(step.address, position, axis, offset, unfolded)
+            tap = _tap(step, position, axis, offset, unfolded)
             (label,) = units
             book.record("outgoing", label, weights, matmul, tap)
         read |= units
         offset += length
     return read
+
+
+def _tap(step, position, axis, start, sizes) -> ledger.Tap:
+    source = step.inputs[position]
+    return ledger.Tap(step.address, position, axis, start, sizes, source)
 
 
 def _segment_weights(book, pairs, extent, units) -> groups.WeightAxis | None:
@@ -176,7 +194,7 @@ def convolution(book: ledger.Ledger, step: walk.Step, values: list[labels.Value]
     known = _is_weight(book, weights) and step.params["batch_group_count"] == 1
     if not known or step.custom:
         return opaque(book, step, values)
-    outputs, names = _births(book, step, weights, [rhs[0]])
+    outputs, names = births(book, step, weights, [rhs[0]])
     matmul = book.product(weights.param, outputs, step.name)
     x = book.release(x, step.name)
     if blocks == 1:
@@ -203,9 +221,10 @@ def _read_blocks(book, step, x, weights, matmul) -> None:
         reason = f"{step.name} with {blocks} groups reads {{}} mixed or cut"
         book.drop_all((dim,), reason)
     elif units:
-        tap = ledger.Tap(step.address, 0, lhs[1], 0, unfolded)
+        tap = _tap(step, 0, lhs[1], 0, unfolded)
         (label,) = units
         book.record("outgoing", label, record, matmul, tap)
+        book.bind(label, blocks)
 
 
 def _block_weights(book, weights, rhs, blocks) -> groups.WeightAxis | None:
@@ -242,7 +261,7 @@ def gather(book: ledger.Ledger, step: walk.Step, values: list[labels.Value]):
     is_table = _is_weight(book, operand) and len(axes) == 1 and len(operand.dims) > 1
     names = {}
     if is_table and not step.custom:
-        outputs, names = _births(book, step, operand, axes)
+        outputs, names = births(book, step, operand, axes)
         book.product(operand.param, outputs, step.name)
     else:
         operand = book.release(operand, step.name)
@@ -252,3 +271,19 @@ def gather(book: ledger.Ledger, step: walk.Step, values: list[labels.Value]):
     origin = labels.DATA if is_table else max(operand.origin, indices.origin)
     taint = operand.taint | book.release(indices, step.name).taint
     return [labels.Value(tuple(dims), origin, taint=taint, reduced=operand.reduced)]
+
+
+def dynamic_slice(book: ledger.Ledger, step: walk.Step, values: list[labels.Value]):
+    """Rule for slices at computed places: one row of a table is a look-up."""
+    operand, shape = values[0], step.avals[0].shape
+    axes = [i for i, n in enumerate(shape) if n > 1]
+    lengths = list(map(labels.length, operand.dims))
+    cut = [n for n, made in zip(lengths, shape, strict=True) if n != made]
+    row = len(axes) == 1 and lengths[axes[0]] == shape[axes[0]] and cut
+    if not row or not _is_weight(book, operand) or step.custom:
+        return shapes.cut(book, step, values)
+    outputs, names = births(book, step, operand, axes)
+    book.product(operand.param, outputs, step.name)
+    dims = labels.rename(operand.dims, names)
+    row = operand._replace(dims=dims, param=None, pure=False, origin=labels.DATA)
+    return shapes.cut(book, step, [row, *values[1:]])

@@ -17,7 +17,7 @@ class Findings(NamedTuple):
 
     Attributes:
       units: the groups.
-      taps: for each group's name, where its activation meets outgoing weights.
+      taps: for each key of a feature, where the activation meets outgoing weights.
     """
 
     units: groups.Units
@@ -183,8 +183,10 @@ def _conflict(book: ledger.Ledger, kinds: list[tuple]) -> bool:
         return False
     if {kind[0] for kind in kinds} not in ({"biases"}, {"scales"}):
         return True
+    if len({place for *_, place in kinds}) > 1:
+        return True
     owners: dict[tuple, set[int]] = {}
-    for _, label, weights in kinds:
+    for _, label, weights, _ in kinds:
         owners.setdefault((weights.axis, weights.start), set()).add(book.root(label))
     return any(len(roots) > 1 for roots in owners.values())
 
@@ -211,8 +213,9 @@ def _collect(book: ledger.Ledger, returned: set[int]) -> Findings:
         if root in reasons and (read or root not in returned):
             left_out.setdefault(name, reasons[root])
         elif read:
-            taps[name] = read[0].tap
-            found.append(_group(book, name, root, records[root]))
+            keys = _features(name, read)
+            taps.update({keys[_place(r.tap)]: r.tap for r in reversed(read)})
+            found.append(_group(book, name, root, records[root], keys))
     taken = {group.name for group in found} | set(left_out)
     for path, reason in untracked.items():
         if names[path] not in taken:
@@ -244,7 +247,23 @@ def _names(titles: list[str]) -> dict[str, str]:
     }
 
 
-def _group(book: ledger.Ledger, name: str, root: int, records) -> groups.UnitGroup:
+def _place(tap: ledger.Tap) -> tuple:
+    """The same for readers of the same activation."""
+    return tap.source, tap.axis, tap.start, tap.sizes
+
+
+def _features(name: str, read: list[ledger.Record]) -> dict[tuple, str]:
+    """The key of every activation of a group: its name, then those of the readers."""
+    keys: dict[tuple, str] = {}
+    for record in read:
+        key = f"{name}@{record.weights.path}" if keys else name
+        if key in keys.values():
+            key = f"{key}[{record.weights.start}]"
+        keys.setdefault(_place(record.tap), key)
+    return keys
+
+
+def _group(book: ledger.Ledger, name, root, records, keys) -> groups.UnitGroup:
     fields = {"incoming": [], "biases": [], "scales": [], "outgoing": []}
     for record in records:
         bias = book.product_bias.get(record.matmul)
@@ -252,10 +271,24 @@ def _group(book: ledger.Ledger, name: str, root: int, records) -> groups.UnitGro
         weights = record.weights._replace(bias=None if shared else bias)
         if weights.bias is not None and weights.groups == 1:
             weights = weights._replace(block_axis=_output_axis(book, record))
+        if record.tap is not None and keys[_place(record.tap)] != name:
+            weights = weights._replace(feature=keys[_place(record.tap)])
         if weights not in fields[record.role]:
             fields[record.role].append(weights)
     parts = {role: tuple(weights) for role, weights in fields.items()}
-    return groups.UnitGroup(name, book.size(root), **parts)
+    coupled, tied, blocks = _bonds(book, root)
+    bonds = {"coupled_by": coupled, "tied_to": tied, "blocks": blocks}
+    return groups.UnitGroup(name, book.size(root), **parts, **bonds)
+
+
+def _bonds(book: ledger.Ledger, root: int):
+    """Statistics, other numbers, and the number of blocks of units that are alike."""
+    bonds = [b for label, b in book.bonds.items() if book.root(label) == root]
+    coupled = tuple(dict.fromkeys(name for b in bonds for name in b.coupled))
+    tied = tuple(dict.fromkeys(name for b in bonds for name in b.tied))
+    numbers = {1}.union(*(b.blocks for b in bonds))
+    nested = all(max(numbers) % number == 0 for number in numbers)
+    return coupled, tied, max(numbers) if nested else book.size(root)
 
 
 def _output_axis(book: ledger.Ledger, record: ledger.Record) -> int:

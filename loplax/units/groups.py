@@ -31,6 +31,8 @@ class WeightAxis(NamedTuple):
         ``bias``.
       bias: path of the bias that is added to what this (outgoing) weight computes,
         or ``None``; the bias runs along the layer's outputs.
+      feature: for an outgoing weight, the key of the activation that it multiplies in
+        what ``tap`` returns; ``None`` is the name of the group.
     """
 
     path: str
@@ -40,6 +42,7 @@ class WeightAxis(NamedTuple):
     groups: int = 1
     block_axis: int = -1
     bias: str | None = None
+    feature: str | None = None
 
     def spread(self, values: jax.Array, shape: tuple[int, ...]) -> jax.Array:
         """Lays per-unit values over the parameter.
@@ -117,9 +120,17 @@ class UnitGroup(NamedTuple):
       size: number of units.
       incoming: weights into the units, re-drawn when a unit is replaced; each runs over
         the units along a whole axis.
-      biases: additive per-unit parameters (biases, norm shifts), reset to 0.
-      scales: multiplicative per-unit parameters (norm scales), reset to 1.
+      biases: additive per-unit parameters (biases, norm shifts).
+      scales: multiplicative per-unit parameters (norm scales, slopes of a PReLU).
       outgoing: all weights that read the units, set to 0 when a unit is replaced.
+      coupled_by: statistics that the units share and meet again, as under a layer norm:
+        through these alone a unit without outgoing weights is seen by the others.
+      tied_to: what varies along the units and is no parameter: ``"constants"``
+        (running statistics too) or ``"random numbers"`` (dropout). Units that change
+        places leave it behind; they are alike in distribution at most.
+      blocks: the units can change places within each of this many equal blocks of
+        neighbours; more than one under a group norm, and behind it, or where a grouped
+        convolution reads them, as many as units if they are tied.
     """
 
     name: str
@@ -128,6 +139,9 @@ class UnitGroup(NamedTuple):
     biases: tuple[WeightAxis, ...]
     scales: tuple[WeightAxis, ...]
     outgoing: tuple[WeightAxis, ...]
+    coupled_by: tuple[str, ...] = ()
+    tied_to: tuple[str, ...] = ()
+    blocks: int = 1
 
 
 class Units(tuple):
@@ -199,6 +213,10 @@ class Units(tuple):
             f"{row[0]:<{name}}  {row[1]:>{size}}  {row[2]:<{incoming}}  {row[3]}"
             for row in rows
         ]
+        notes = {group.name: _bonds(group) for group in self}
+        if any(notes.values()):
+            lines.append("not independent:")
+        lines.extend(f"  {name}: {note}" for name, note in notes.items() if note)
         if self.left_out:
             lines.append("left out:")
         lines.extend(f"  {key}: {reason}" for key, reason in self.left_out.items())
@@ -211,6 +229,18 @@ def nearest(name: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.0)
     listed = ", ".join(repr(other) for other in close)
     return f"nearest known: {listed}" if listed else "none is known"
+
+
+def _bonds(group: UnitGroup) -> str:
+    """What the units of a group share or depend on, in words."""
+    notes = [f"units share {what}" for what in group.coupled_by]
+    notes += [f"{what} run along the units" for what in group.tied_to]
+    if 1 < group.blocks < group.size:
+        size = group.size // group.blocks
+        notes.append(f"units change places within every {size}")
+    elif group.blocks > 1 and not group.tied_to:
+        notes.append("units cannot change places")
+    return "; ".join(notes)
 
 
 def _describe(weights: WeightAxis) -> str:

@@ -1,6 +1,7 @@
 """The book-keeping of the analysis: groups, their weights, and what rules them out."""
 
 import math
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from loplax.units import groups, labels
@@ -15,6 +16,7 @@ class Tap(NamedTuple):
       axis: axis of the operand that holds them.
       start: first entry of the axis that belongs to the group.
       sizes: ``(outer, size, inner)``: how the group's part of the axis unfolds.
+      source: number of the value that is read.
     """
 
     address: tuple[int, ...]
@@ -22,6 +24,7 @@ class Tap(NamedTuple):
     axis: int
     start: int
     sizes: tuple[int, int, int]
+    source: int
 
 
 class Record(NamedTuple):
@@ -40,6 +43,28 @@ class Record(NamedTuple):
     weights: groups.WeightAxis
     matmul: int = -1
     tap: Tap | None = None
+
+
+class Bonds(NamedTuple):
+    """What the units of a group share or depend on beside their own parameters.
+
+    Attributes:
+      coupled: statistics of the units that come back to them.
+      tied: what varies along the units and is no parameter.
+      blocks: numbers of blocks of neighbouring units within which they are alike.
+    """
+
+    coupled: dict[str, None]
+    tied: dict[str, None]
+    blocks: set[int]
+
+
+TIES = {
+    labels.CONST: "constants",
+    labels.NOISE: "random numbers",
+    labels.VECTOR: "constants",
+}
+"""What the numbers of an origin are called that vary along the units."""
 
 
 class Ledger:
@@ -64,6 +89,8 @@ class Ledger:
         self._sizes: list[int] = []
         self._parents: list[int] = []
         self._axes: dict[int, tuple[str, int]] = {}
+        self._statistics: dict[int, int] = {}
+        self.bonds: dict[int, Bonds] = {}
 
     def parameter(self, path: str) -> labels.Value:
         """The value of a parameter, every axis with a label of its own."""
@@ -81,6 +108,36 @@ class Ledger:
         self.writers[label] = path
         self.record("incoming", label, groups.WeightAxis(path, axis))
         return label
+
+    def statistic(self, label: int) -> int:
+        """The label of what is left of the units after blocks of them were reduced."""
+        made = self._new(self._sizes[label])
+        self._statistics[made] = label
+        return made
+
+    def statistic_of(self, label: int) -> int | None:
+        """The group whose blocks of units have the statistics with this label."""
+        owner = self._statistics.get(label)
+        return None if owner is None else self.root(owner)
+
+    def bind(self, label: int, blocks: int, coupled: str = "", tied: str = "") -> None:
+        """Notes what else the units of a group depend on.
+
+        Args:
+          label: the group.
+          blocks: number of blocks of neighbouring units that can change places.
+          coupled: a statistic that the units share.
+          tied: what runs along the units and is no parameter.
+        """
+        bonds = self.bonds.setdefault(label, Bonds({}, {}, set()))
+        bonds.coupled.update({coupled: None} if coupled else {})
+        bonds.tied.update({tied: None} if tied else {})
+        bonds.blocks.add(blocks)
+
+    def tie(self, label: int, origins: Iterable[int]) -> None:
+        """Notes numbers that vary along the units of a group and are no parameter."""
+        for origin in origins:
+            self.bind(label, self.size(label), tied=TIES[origin])
 
     def _new(self, size: int) -> int:
         self._sizes.append(size)
@@ -140,7 +197,7 @@ class Ledger:
 
     def drop_reduced(self, value: labels.Value, where: str) -> None:
         """Rules out every group that was reduced into a value."""
-        for label, name in value.reduced:
+        for label, name, _ in value.reduced:
             title = self.title(label)
             reason = f"{name} reduces the units of {title} on the way to {where}"
             self.drop(label, reason)
@@ -163,14 +220,35 @@ class Ledger:
         """Gives up following a parameter, if the value still is one."""
         axes = {i: labels.FREE for i in labels.found(value.dims) if self.is_axis(i)}
         if value.param is None or labels.found(value.dims) <= {labels.SAME}:
-            return value._replace(param=None, pure=False, matmul=None)
+            return value._replace(
+                param=None, pure=False, shifted=False, ties=frozenset(), matmul=None
+            )
         self.use(value.param, ("other", name), name)
         return value._replace(
             dims=labels.rename(value.dims, axes),
             param=None,
             pure=False,
+            shifted=False,
+            part=frozenset(),
+            ties=frozenset(),
             taint=value.taint | {value.param},
         )
+
+    def own(self, role: str, label: int, weights, name: str, step: int) -> None:
+        """Notes that the units of a group own a bias or scale, and where it enters."""
+        self.record(role, label, weights)
+        place = step if role == "scales" else 0
+        self.use(weights.path, (role, label, weights, place), name)
+
+    def axis_number(self, label: int) -> int:
+        """Which axis of its parameter a label is."""
+        return self._axes[label][1]
+
+    def without_axes(self, value: labels.Value) -> labels.Value:
+        """A value in which axes of parameters are no longer followed."""
+        axes = {i: labels.FREE for i in labels.found(value.dims) if self.is_axis(i)}
+        dims = labels.rename(value.dims, axes)
+        return value._replace(dims=dims, origin=labels.DATA)
 
     def covers(self, contacts: list[labels.Contact], size: int) -> int | None:
         """Checks that contacts run once over all units, in order.

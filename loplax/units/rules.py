@@ -1,6 +1,15 @@
 """The rule of each primitive."""
 
-from loplax.units import contract, elementwise, labels, ledger, shapes, walk
+from loplax.units import (
+    contract,
+    elementwise,
+    kernels,
+    labels,
+    ledger,
+    multiples,
+    shapes,
+    walk,
+)
 
 # fmt: off
 ELEMENTWISE = [
@@ -18,9 +27,9 @@ ELEMENTWISE = [
 ]
 
 NOISE = [
-    "iota", "random_bits", "random_clone", "random_fold_in", "random_gamma",
-    "random_seed", "random_split", "random_unwrap", "random_wrap",
-    "rng_bit_generator", "rng_uniform", "threefry2x32",
+    "iota", "random_bits", "random_clone", "random_fold_in", "random_seed",
+    "random_split", "random_unwrap", "random_wrap", "rng_bit_generator",
+    "threefry2x32",
 ]
 
 REDUCTIONS = [
@@ -48,10 +57,11 @@ RULES = {
     "conv_general_dilated": contract.convolution,
     "device_put": elementwise.identity,
     "dot_general": contract.dot_general,
-    "dynamic_slice": shapes.cut,
+    "dynamic_slice": contract.dynamic_slice,
     "gather": contract.gather,
     "optimization_barrier": elementwise.identity,
     "pad": shapes.pad,
+    "random_gamma": contract.shaped_noise,
     "reshape": shapes.reshape,
     "rev": shapes.reverse,
     "slice": shapes.cut,
@@ -63,6 +73,9 @@ RULES = {
     "unstack": shapes.unstack,
 }
 """What each primitive does to units; all others are opaque."""
+
+MOVES = frozenset({"broadcast_in_dim", "reshape", "squeeze", "transpose"})
+"""Operations that a followed parameter and its factor undergo side by side."""
 
 
 def follow(book: ledger.Ledger, program: walk.Program, inputs: list[labels.Value]):
@@ -81,6 +94,20 @@ def follow(book: ledger.Ledger, program: walk.Program, inputs: list[labels.Value
         values[number] = labels.Value(labels.free(shape))
     for step in program.steps:
         read = [values[number] for number in step.inputs]
-        rule = RULES.get(step.name, contract.opaque)
-        values.update(zip(step.outputs, rule(book, step, read), strict=True))
-    return [values[number] for number in program.outputs]
+        values.update(zip(step.outputs, _apply(book, step, read), strict=True))
+    return [_settle(book, "output", values[number]) for number in program.outputs]
+
+
+def _apply(book, step, values) -> list[labels.Value]:
+    rule = RULES.get(step.name, contract.opaque)
+    if rule in (elementwise.elementwise, shapes.reduce):
+        return rule(book, step, values)
+    if step.name in MOVES and values[0].factor is not None:
+        (moved,) = rule(book, step, [values[0]._replace(factor=None)])
+        return [moved._replace(factor=rule(book, step, [values[0].factor])[0])]
+    return rule(book, step, [_settle(book, step.name, value) for value in values])
+
+
+def _settle(book, name, value) -> labels.Value:
+    """A value of which nothing is put off."""
+    return multiples.fold(book, name, kernels.settle(book, name, value))

@@ -2,7 +2,7 @@
 
 import math
 
-from loplax.units import labels, ledger, walk
+from loplax.units import kernels, labels, ledger, multiples, walk
 
 
 def _lost(book, step, value, dims) -> labels.Value:
@@ -87,18 +87,56 @@ def cut(book: ledger.Ledger, step: walk.Step, values: list[labels.Value]):
     for index in indices:
         book.drop_all(index.dims, f"{step.name} looks up {{}}")
         book.drop_reduced(index, step.name)
-        value = value._replace(origin=max(value.origin, index.origin))
+        index = book.release(index, step.name)
+        value = value._replace(
+            origin=max(value.origin, index.origin), taint=value.taint | index.taint
+        )
+    starts = step.params.get("start_indices", [-1] * len(value.dims))
+    return [_piece(book, step, value, starts)]
+
+
+def _piece(book, step, value, starts) -> labels.Value:
+    """What is cut out of a value from the given starts; -1 is not known."""
     shape = step.avals[0].shape
     keep = [labels.length(d) == n for d, n in zip(value.dims, shape, strict=True)]
-    return [keep_where(book, step, value, keep)._replace(pure=False)]
+    part = value.part
+    for dim, kept, start, n in zip(value.dims, keep, starts, shape, strict=True):
+        part |= set() if kept else entries(book, dim, start if n == 1 else -1)
+    made = keep_where(book, step, value, keep)
+    return made._replace(pure=False, part=part if value.param else frozenset())
+
+
+def entries(book, dim: labels.Dim, index: int) -> set[tuple[int, int]]:
+    """Which entries of a parameter's axes an entry of an axis is.
+
+    Args:
+      book: the ledger.
+      dim: the axis.
+      index: the entry, or -1 if it is not one that is known.
+
+    Returns:
+      ``(parameter axis, index)`` of each, with index -1 where it is not known.
+    """
+    found = [factor for segment in dim for factor in segment]
+    axes = {f.label for f in found if book.is_axis(f.label)}
+    whole = all(f.size == book.size(f.label) for f in found if f.label in axes)
+    if index < 0 or len(dim) > 1 or not whole:
+        return {(book.axis_number(label), -1) for label in axes}
+    result = set()
+    for factor in reversed(found):
+        index, entry = divmod(index, factor.size)
+        if factor.label in axes:
+            result.add((book.axis_number(factor.label), int(entry)))
+    return result
 
 
 def split(book: ledger.Ledger, step: walk.Step, values: list[labels.Value]):
     """Rule for cutting one axis into parts."""
-    results = []
+    (value,), axis, start, results = values, step.params["axis"], 0, []
     for aval in step.avals:
-        part = step._replace(avals=(aval,))
-        results.extend(cut(book, part, values))
+        starts = [start if i == axis else 0 for i in range(len(value.dims))]
+        results.append(_piece(book, step._replace(avals=(aval,)), value, starts))
+        start += aval.shape[axis]
     return results
 
 
@@ -106,8 +144,11 @@ def unstack(book: ledger.Ledger, step: walk.Step, values: list[labels.Value]):
     """Rule for taking one axis apart."""
     (value,), axis = values, step.params["axis"]
     dims = value.dims[:axis] + value.dims[axis + 1 :]
-    part = _lost(book, step, value, dims)._replace(pure=False, matmul=None)
-    return [part] * len(step.avals)
+    made = _lost(book, step, value, dims)._replace(pure=False, matmul=None)
+    if value.param is None:
+        return [made] * len(step.avals)
+    gone = [entries(book, value.dims[axis], i) for i in range(len(step.avals))]
+    return [made._replace(part=value.part | part) for part in gone]
 
 
 def reverse(book: ledger.Ledger, step: walk.Step, values: list[labels.Value]):
@@ -134,18 +175,29 @@ def pad(book: ledger.Ledger, step: walk.Step, values: list[labels.Value]):
 
 def reduce(book: ledger.Ledger, step: walk.Step, values: list[labels.Value]):
     """Rule for sums, maxima and the like over whole axes."""
-    value = book.release(values[0], step.name)
+    value, terms = kernels.summed(book, step, values[0])
+    value = book.release(multiples.fold(book, step.name, value), step.name)
     axes = step.params["axes"]
     gone = tuple(dim for i, dim in enumerate(value.dims) if i in axes)
     kept = tuple(dim for i, dim in enumerate(value.dims) if i not in axes)
     summed = book.units(gone)
+    reduced = {
+        labels.Reduced(label, step.name, _blocks(book, gone, label)) for label in summed
+    }
     # What is left of an axis of which a part was summed, as in a group norm.
-    rest = {i: labels.FREE for i in labels.found(kept) if book.root(i) in summed}
-    kept = labels.rename(kept, rest)
-    reduced = {(label, step.name) for label in summed}
-    return [
-        value._replace(dims=kept, reduced=value.reduced | reduced, matmul=None),
-    ]
+    left = {i for i in labels.found(kept) if book.root(i) in summed}
+    kept = labels.rename(kept, {i: book.statistic(i) for i in left})
+    value = value._replace(dims=kept, reduced=value.reduced | reduced, matmul=None)
+    return [kernels.attach(book, step, value, terms)]
+
+
+def _blocks(book, gone, label) -> int:
+    """How many blocks of neighbouring units are reduced each on its own."""
+    factors = [f for dim in gone for segment in dim for f in segment]
+    factors = [f for f in factors if book.root(f.label) == label]
+    length, size = math.prod(f.size for f in factors), book.size(label)
+    neighbours = length == size or min(f.stride for f in factors) == 1
+    return size // length if neighbours and size % length == 0 else size
 
 
 def along(book: ledger.Ledger, step: walk.Step, values: list[labels.Value]):
