@@ -11,6 +11,7 @@ from experiments.specs import OPTIMIZERS, SPECS
 from loplax import nets, optim
 from loplax.optim import checks
 from loplax.problem import Network
+from loplax.units import paths
 
 
 def values(config, name: str) -> dict[str, float]:
@@ -156,9 +157,9 @@ PENALTIES = {
 
 def _hidden_weights(groups):
     """Makes of parameters a mask of the weights into hidden layers."""
-    paths = {axis.path for group in groups for axis in group.incoming}
-    name = lambda path: jax.tree_util.keystr(path, simple=True, separator="/")
-    return lambda params: jax.tree.map_with_path(lambda p, _: name(p) in paths, params)
+    hidden = {axis.path for group in groups for axis in group.incoming}
+    is_hidden = lambda path, _: paths.name(path) in hidden
+    return lambda params: jax.tree.map_with_path(is_hidden, params)
 
 
 def _optimizer(name: str, numbers: dict, groups, key):

@@ -9,6 +9,7 @@ import optax
 
 from loplax import branch, train
 from loplax.problem import Keeper, Network, Problem, TrainState
+from loplax.units import paths
 
 OnTask = Callable[[TrainState, jax.Array], TrainState]
 
@@ -32,16 +33,15 @@ def reset_head(network: Network, head: str, *, zero: bool) -> OnTask:
       Dohare et al., Nature 632, 2024: zero in "Continual ImageNet", drawn anew in
       "Class-incremental CIFAR-100"; Nikishin et al. 2022.
     """
-    path_of = lambda path: jax.tree_util.keystr(path, simple=True, separator="/")
-    inside = lambda path: f"/{head}/" in f"/{path_of(path)}/"
+    inside = lambda name: f"/{head}/" in f"/{name}/"
     shapes, _ = jax.eval_shape(network.init, jax.random.key(0))
-    paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(shapes)]
-    if not any(map(inside, paths)):
-        raise ValueError(f"no layer {head!r} among {[*map(path_of, paths)]}.")
+    names = list(paths.by_path(shapes).leaves)
+    if not any(map(inside, names)):
+        raise ValueError(f"no layer {head!r} among {names}.")
 
     def on_task(state: TrainState, key: jax.Array) -> TrainState:
         def start_again(path, old, new):
-            if not inside(path):
+            if not inside(paths.name(path)):
                 return old
             return jnp.zeros_like(old) if zero else new
 

@@ -16,6 +16,7 @@ ALLOWED = {
     "branch": set(),
     "classification": set(),
     "envs": {"branch"},
+    "flax": set(),
     "units": set(),
     "metrics": set(),
     "results": set(),
@@ -35,10 +36,10 @@ ALLOWED = {
         "streams",
         "units",
     },
-    "tasks": {"branch", "problem", "train"},
+    "tasks": {"branch", "problem", "train", "units"},
     "ppo": {"diagnostics", "metrics", "optim", "policies", "units"},
 }
-WITHOUT_FLAX = tuple(name for name in ALLOWED if name not in ("nets", "envs"))
+WITHOUT_FLAX = tuple(name for name in ALLOWED if name not in ("nets", "envs", "flax"))
 
 
 def imported(path):

@@ -5,6 +5,7 @@ from loplax.units.discover import find
 from loplax.units.groups import UnitGroup, Units, WeightAxis
 from loplax.units.products import convolve_patches, sum_of_products
 from loplax.units.taps import tap
+from loplax.units.verify import verify
 
 __all__ = [
     "UnitGroup",
@@ -15,4 +16,5 @@ __all__ = [
     "find",
     "sum_of_products",
     "tap",
+    "verify",
 ]

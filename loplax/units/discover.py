@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax.extend import core
 
-from loplax.units import groups, labels, ledger, rules, walk
+from loplax.units import groups, hosts, labels, ledger, rules, walk
+from loplax.units.paths import by_path
 
 
 class Findings(NamedTuple):
@@ -89,12 +90,30 @@ def find(
       >>> found[0].name, found[0].size, found[0].outgoing[0].path
       ('w1', 4, 'w2')
     """
-    closed, kept, _ = trace(apply, params, inputs, has_aux)
-    found = analyse(closed, kept, params).units
+    traced = trace(apply, params, inputs, has_aux)
+    found = analyse(traced.closed, traced.kept, params).units
     return found if names is None else found.select(*names)
 
 
-def trace(apply, params, inputs, has_aux: bool):
+class Trace(NamedTuple):
+    """A traced model.
+
+    Attributes:
+      closed: its jaxpr; the parameters are its first inputs, in the order of `paths`.
+      kept: number of leading outputs that count.
+      structure: structure of the outputs: what the model returns, its changed state.
+      leaves: the inputs of the jaxpr.
+      write: stores the changed state in the model, if that is a module.
+    """
+
+    closed: core.ClosedJaxpr
+    kept: int
+    structure: Any
+    leaves: list
+    write: Callable[[Any], None]
+
+
+def trace(apply, params, inputs, has_aux: bool) -> Trace:
     """Traces a model.
 
     Args:
@@ -104,33 +123,32 @@ def trace(apply, params, inputs, has_aux: bool):
       has_aux: whether it returns ``(output, aux)``.
 
     Returns:
-      Its jaxpr, the number of leading outputs that count, and the output's structure.
+      The traced model. A module is not changed.
     """
-    leaves, treedef = jax.tree.flatten((params, inputs))
+    model = hosts.split(params)
+    given, merge = hosts.arrays(inputs)
+    leaves, treedef = jax.tree.flatten((model.params, model.rest, given))
 
     def flat(*leaves):
-        params, inputs = jax.tree.unflatten(treedef, leaves)
-        return apply(params, *inputs)
+        params, rest, given = jax.tree.unflatten(treedef, leaves)
+        merged = model.merge(params, rest)
+        return apply(merged, *merge(given)), model.state(merged)
 
-    closed, shape = jax.make_jaxpr(flat, return_shape=True)(*leaves)
+    closed, (shape, state) = jax.make_jaxpr(flat, return_shape=True)(*leaves)
     if has_aux and not (isinstance(shape, tuple) and len(shape) == 2):
         raise ValueError(
             "With has_aux=True the model must return a pair (output, aux), not "
             f"{type(shape).__name__}."
         )
     counted = shape[0] if has_aux else shape
-    return closed, len(jax.tree.leaves(counted)), jax.tree.structure(shape)
+    structure = jax.tree.structure((shape, state))
+    return Trace(closed, len(jax.tree.leaves(counted)), structure, leaves, model.write)
 
 
 def paths(params: Any) -> dict[str, tuple[int, ...] | None]:
     """Shape of every parameter by path, ``None`` for leaves that are no weights."""
-    leaves = jax.tree_util.tree_flatten_with_path(params)[0]
     shapes = {}
-    for path, leaf in leaves:
-        name = jax.tree_util.keystr(path, simple=True, separator="/")
-        leaf = leaf if hasattr(leaf, "dtype") else jnp.asarray(leaf)
-        if name in shapes:
-            raise ValueError(f"Two parameters have the path {name!r}; rename one.")
+    for name, leaf in by_path(hosts.split(params).params).leaves.items():
         real = jnp.issubdtype(leaf.dtype, jnp.inexact)
         shapes[name] = tuple(leaf.shape) if real else None
     return shapes
@@ -239,8 +257,7 @@ def _names(titles: list[str]) -> dict[str, str]:
     full, short = {}, {}
     for title in dict.fromkeys(titles):
         keys = title.split("/")
-        keys = keys[:-1] if keys[-1] == "value" and len(keys) > 1 else keys
-        full[title] = "/".join(keys)
+        full[title] = title
         short[title] = "/".join(keys[:-1]) or keys[-1]
     taken = list(short.values())
     return {

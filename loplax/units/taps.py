@@ -44,15 +44,19 @@ def tap(apply: Callable[..., Any], *, has_aux: bool = False) -> Callable[..., An
     """
 
     def tapped(params, *inputs):
-        closed, kept, structure = discover.trace(apply, params, inputs, has_aux)
-        taps = discover.analyse(closed, kept, params).taps
+        traced = discover.trace(apply, params, inputs, has_aux)
+        closed = traced.closed
+        taps = discover.analyse(closed, traced.kept, params).taps
         wanted = {(t.address, t.operand): None for t in taps.values()}
-        leaves = jax.tree.leaves((params, inputs))
-        outputs, read = _run(closed.jaxpr, closed.consts, leaves, (), list(wanted))
+        outputs, read = _run(
+            closed.jaxpr, closed.consts, traced.leaves, (), list(wanted)
+        )
         features = {
             name: _unfold(read[t.address, t.operand], t) for name, t in taps.items()
         }
-        return jax.tree.unflatten(structure, outputs), features
+        output, state = jax.tree.unflatten(traced.structure, outputs)
+        traced.write(state)
+        return output, features
 
     return tapped
 

@@ -1,0 +1,211 @@
+"""The laws of units, each tried on one group of a model."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from loplax.units import trial
+
+
+class Draw(NamedTuple):
+    """Random parameters, inputs near the given ones, and what the model makes."""
+
+    values: dict
+    inputs: tuple
+    outputs: list
+
+
+def draw(bench: trial.Trial) -> Draw:
+    """Draws parameters and inputs."""
+    values, inputs = bench.values(), bench.near()
+    return Draw(values, inputs, bench.run(values, inputs)[0])
+
+
+def try_all(bench: trial.Trial, drawn: Draw, group) -> None:
+    """Tries all laws on one group; raises ``ValueError`` where one does not hold."""
+    for law in (_one_owner, _silence, _completeness, _null_space, _rescaling, _places):
+        law(bench, drawn, group)
+
+
+def is_seen(bench: trial.Trial, drawn: Draw, group) -> bool:
+    """Whether anything that enters the units reaches the output."""
+    everyone = _everyone(group)
+    changed = trial.write(drawn.values, _entering(group), everyone, bench.values())
+    return trial.distance(bench.run(changed, drawn.inputs)[0], drawn.outputs) > 0
+
+
+def fail(group, law: str, what: str):
+    """Raises the error that names group and law."""
+    raise ValueError(f"{group.name!r} breaks law ({law}) of units: {what}.")
+
+
+def _expect_same(group, law, what, new, old) -> None:
+    apart = trial.distance(new, old)
+    if apart:
+        fail(group, law, f"{what} (by {apart:.1g} of its size)")
+
+
+def _entering(group) -> tuple:
+    return (*group.incoming, *group.biases, *group.scales)
+
+
+def _everyone(group) -> np.ndarray:
+    return np.ones(group.size, bool)
+
+
+def _selections(group) -> list[np.ndarray]:
+    """All units at once; and single ones, unless statistics couple them."""
+    single = () if group.coupled_by else {0, group.size // 2, group.size - 1}
+    return [_everyone(group), *(np.arange(group.size) == unit for unit in single)]
+
+
+def _key(group, record) -> str:
+    return record.feature or group.name
+
+
+def _keys(group, features) -> list[str]:
+    keys = dict.fromkeys(_key(group, record) for record in group.outgoing)
+    return [key for key in keys if key in features]
+
+
+def _one_owner(bench, drawn, group) -> None:
+    """No entry of an axis belongs to two units."""
+    seen: dict[tuple, np.ndarray] = {}
+    for record in (*_entering(group), *group.outgoing):
+        shape = drawn.values[record.path].shape
+        owner = trial.owners(record, group.size, shape)
+        other = seen.setdefault((record.path, owner.shape), owner)
+        if np.any((other != owner) & (other > 0) & (owner > 0)):
+            fail(group, "a", f"an entry of {record.path!r} belongs to two units")
+
+
+def _silence(bench, drawn, group) -> None:
+    """Without outgoing weights, what enters cannot be seen."""
+    other = bench.values()
+    for chosen in _selections(group):
+        changed = trial.write(drawn.values, _entering(group), chosen, other)
+        silent, changed = (
+            trial.write(values, group.outgoing, chosen, None)
+            for values in (drawn.values, changed)
+        )
+        seen = (bench.run(values, drawn.inputs)[0] for values in (changed, silent))
+        what = "with outgoing weights of 0 the output depends on what enters the units"
+        _expect_same(group, "a", what, *seen)
+
+
+def _muted(values, group, chosen, numbers) -> dict:
+    """Units without incoming weights, each with one number per bias and scale."""
+    values = trial.write(values, group.incoming, chosen, None)
+    for record in (*group.biases, *group.scales):
+        laid = trial.spread(record, numbers[record.path], values[record.path].shape)
+        values = trial.write(values, [record], chosen, {record.path: laid})
+    return values
+
+
+def _per_unit(bench, group) -> dict[str, np.ndarray]:
+    """Random numbers per unit for each bias and scale."""
+    paths = [record.path for record in (*group.biases, *group.scales)]
+    signs = lambda: bench.rng.choice([-1, 1], group.size)
+    return {path: bench.rng.uniform(0.3, 0.9, group.size) * signs() for path in paths}
+
+
+def _completeness(bench, drawn, group) -> None:
+    """With nothing recorded entering, activations depend on nothing else."""
+    numbers = _per_unit(bench, group)
+    for chosen in _selections(group):
+        seen = []
+        for _ in range(2):
+            muted = _muted(bench.values(), group, chosen, numbers)
+            features = bench.run(muted, bench.near())[1]
+            keys = _keys(group, features)
+            seen.append([features[key][..., chosen] for key in keys])
+        what = "with incoming weights of 0 their activations depend on something else"
+        _expect_same(group, "a", what, *seen)
+
+
+def _null_space(bench, drawn, group) -> None:
+    """Weights that activations do not tell apart are not told apart by the output."""
+    half = bench.rng.permutation(group.size) % 2 == 0
+    muted = trial.write(drawn.values, group.incoming, half, None)
+    alike = bench.near(alike=True)
+    for values, inputs in ((drawn.values, alike), (muted, drawn.inputs)):
+        outputs, features = bench.run(values, inputs)
+        for record in group.outgoing:
+            key = _key(group, record)
+            if key not in features:
+                continue
+            weights = values[record.path]
+            unseen = _unseen(bench, record, group, features[key])
+            kind = bench.rng.normal(size=np.delete(weights.shape, record.axis))
+            kind = np.expand_dims(kind, record.axis % weights.ndim)
+            step = kind * trial.spread(record, unseen, weights.shape)
+            changed = values | {record.path: (weights + step).astype(weights.dtype)}
+            what = f"{record.path!r} reads something else than features[{key!r}]"
+            _expect_same(group, "b", what, bench.run(changed, inputs)[0], outputs)
+
+
+def _unseen(bench, record, group, activation) -> np.ndarray:
+    """A change of a reader's weights, per unit, that leaves what it computes."""
+    read = np.asarray(activation, np.float64).reshape(-1, group.size)
+    block = np.arange(group.size).reshape(record.groups, -1)[0]
+    square = read[:, block].T @ read[:, block]
+    sizes, vectors = np.linalg.eigh(square)
+    rest = vectors[:, sizes <= 1e-10 * max(sizes.max(), 1e-12)]
+    change = np.zeros(group.size)
+    change[block] = rest @ bench.rng.normal(size=rest.shape[1])
+    return change
+
+
+def _rescaling(bench, drawn, group) -> None:
+    """What an activation gains its outgoing weights may lose, each its own."""
+    first = _per_unit(bench, group)
+    # Of one sign, so that a unit that is silent or not mostly stays so.
+    second = {p: x * bench.rng.uniform(0.5, 2, x.shape) for p, x in first.items()}
+    everyone = _everyone(group)
+    before = _muted(drawn.values, group, everyone, first)
+    after = _muted(drawn.values, group, everyone, second)
+    outputs, old = bench.run(before, drawn.inputs)
+    # Units that change by no single factor stay as they are.
+    ratios = _ratios(group, old, bench.run(after, drawn.inputs)[1])
+    chosen = np.all([np.isfinite(x) for x in (everyone, *ratios.values())], axis=0)
+    after = trial.write(before, _entering(group), chosen, after)
+    ratios = _ratios(group, old, bench.run(after, drawn.inputs)[1])
+    if not all(np.all(np.isfinite(ratio)) for ratio in ratios.values()):
+        return
+    for record in group.outgoing:
+        if _key(group, record) not in ratios:
+            return
+        weights = after[record.path]
+        ratio = trial.spread(record, ratios[_key(group, record)], weights.shape)
+        after = trial.write(after, [record], everyone, {record.path: weights * ratio})
+    what = "an outgoing weight does not multiply the activation that tap gives"
+    _expect_same(group, "b", what, bench.run(after, drawn.inputs)[0], outputs)
+
+
+def _ratios(group, old, new) -> dict[str, np.ndarray]:
+    """Per activation and unit the factor from new to old, NaN if it is not one."""
+    ratios = {}
+    for key in _keys(group, old):
+        flat = lambda x: np.asarray(x, np.float64).reshape(-1, group.size)
+        a, b = flat(old[key]), flat(new[key])
+        where = np.abs(a).argmax(axis=0), np.arange(group.size)
+        silent = (a[where] == 0) & np.all(b == 0, axis=0)
+        with np.errstate(all="ignore"):
+            ratio = np.where(silent, 1, a[where] / b[where])
+            single = np.abs(a - ratio * b).max(0) <= 1e-5 * np.abs(a[where])
+        ratios[key] = np.where(single & (np.abs(ratio) < 30), ratio, np.nan)
+    return ratios
+
+
+def _places(bench, drawn, group) -> None:
+    """Units that change places within their blocks change nothing."""
+    blocks = np.arange(group.size).reshape(group.blocks, -1)
+    order = bench.rng.permuted(blocks, axis=1).ravel()
+    swapped, done = dict(drawn.values), set()
+    for record in (*_entering(group), *group.outgoing):
+        place = record._replace(bias=None, feature=None)
+        if place not in done:
+            swapped[record.path] = trial.move(swapped[record.path], record, order)
+        done.add(place)
+    what = "the output changes when units change places"
+    _expect_same(group, "c", what, bench.run(swapped, drawn.inputs)[0], drawn.outputs)
