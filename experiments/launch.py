@@ -131,7 +131,8 @@ def table(
       steps: what the results' steps are.
 
     Returns:
-      Mean over the seeds and its 95% bootstrap interval, as text.
+      Mean over the seeds and its 95% bootstrap interval, as text; ``-`` where no run
+      has a value.
     """
     size = int(dataset["step"][0]) * min(every, dataset.sizes["bin"])
     dataset = plots.coarse(dataset, metric, every)
@@ -141,7 +142,11 @@ def table(
     swept = plots.swept(dataset)
     frame = found.to_dataframe().reset_index()
     interval = "{mean:.3f} [{low:.3f}, {high:.3f}]".format_map
-    frame["text"] = [interval(row) for row in frame.to_dict("records")]
+    rows = frame.to_dict("records")
+    frame["text"] = [interval(row) if row["runs"] else "-" for row in rows]
+    # In a bin it counts those by then: what is listed is how many did in the end.
+    lost = frame.groupby(["method", "setting"])["diverged"]
+    frame["diverged"] = lost.transform("max")
     frame["bin"] = frame["bin"].map(dict(zip(found["bin"].values, names, strict=True)))
     index = ["method", "setting", *swept, "diverged"]
     rows = frame.pivot(index=index, columns="bin", values="text")

@@ -48,7 +48,7 @@ def observe(
     found = {}
     for family in problem.observe:
         found |= FAMILIES[family](problem, state, step)
-    return jax.tree.map(lambda value: jnp.asarray(value, jnp.float32), found)
+    return floats(found)
 
 
 def of_weights(params: Any, initial: Any) -> dict[str, jax.Array]:
@@ -75,6 +75,7 @@ def of_features(layers: Sequence[jax.Array]) -> dict[str, jax.Array]:
 
     Returns:
       Scalars by name, the family ``"features"`` of `observe`; none without layers.
+      Units that are all dead span nothing: their ranks are 0.
     """
     if not layers:
         return {}
@@ -98,6 +99,24 @@ def of_features(layers: Sequence[jax.Array]) -> dict[str, jax.Array]:
         metrics.stable_rank,
     )
     return found | {rank.__name__: rank(layers[-1]) for rank in ranks}
+
+
+def floats(found: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    """Diagnostics in float32, NaN where they do not exist.
+
+    Args:
+      found: scalars by name; whole numbers are counts, and -1 where there is nothing to
+        be counted, since activations or gradients are not finite.
+
+    Returns:
+      The same as floats.
+    """
+
+    def one(value):
+        missing = jnp.issubdtype(value.dtype, jnp.integer) & (value < 0)
+        return jnp.where(missing, jnp.nan, value.astype(jnp.float32))
+
+    return jax.tree.map(one, found)
 
 
 def _weights(problem, state, step):

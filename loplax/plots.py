@@ -25,6 +25,8 @@ def curves(
 ) -> None:
     """Draws a metric over the run: mean over seeds with its 95% bootstrap interval.
 
+    A line goes on over bins in which no run has a value, to the next in which one has.
+
     Args:
       axes: where to draw.
       dataset: the results, from ``results.load``.
@@ -40,11 +42,14 @@ def curves(
     found = results.summary(shown, metric, range(shown.sizes["bin"]))
     for i, method in enumerate(dataset["method"].values):
         line = found.isel(method=i, setting=0)
-        if np.isnan(line["mean"]).all():
+        line = line.isel(bin=line["mean"].notnull().values)
+        if not line.sizes["bin"]:
             continue
         colour, style = _look(i)
-        label = (labels or {}).get(method, method)
-        axes.plot(line["step"], line["mean"], style, color=colour, label=label, lw=1.8)
+        look = {"color": colour, "label": (labels or {}).get(method, method)}
+        if line.sizes["bin"] == 1:  # no line at all
+            look["marker"] = "o"
+        axes.plot(line["step"], line["mean"], style, lw=1.8, **look)
         axes.fill_between(
             line["step"], line["low"], line["high"], color=colour, alpha=0.25, lw=0
         )
@@ -65,7 +70,7 @@ def coarse(dataset: xarray.Dataset, metric: str, every: int) -> xarray.Dataset:
         at the end is dropped.
 
     Returns:
-      The results with fewer bins.
+      The results with fewer bins, each the mean of those in which a run has a value.
     """
     if every == 1 or metric not in dataset:
         return dataset
@@ -92,6 +97,7 @@ def comparison(
     """Draws a metric of every method in the first bin (hollow) and the last (full).
 
     Means over the seeds with their 95% bootstrap intervals, in the order of the last.
+    The first bin is the first in which any run has a value.
 
     Args:
       axes: where to draw.
@@ -103,7 +109,8 @@ def comparison(
     Raises:
       ValueError: if there is no such metric.
     """
-    found = results.summary(dataset.isel(setting=[setting]), metric, (0, -1))
+    shown = dataset.isel(setting=[setting])
+    found = results.summary(shown, metric, (first(shown, metric), -1))
     found = found.isel(setting=0).sortby(found["mean"].isel(setting=0, bin=-1))
     found = found.isel(method=found["mean"].isel(bin=-1).notnull().values)
     places = np.arange(found.sizes["method"])
@@ -123,6 +130,23 @@ def comparison(
     axes.set_yticks(places, names)
     axes.grid(axis="x", alpha=0.25, lw=0.5)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def first(dataset: xarray.Dataset, metric: str) -> int:
+    """The first bin in which any run has a value of a metric; 0 if none has.
+
+    Args:
+      dataset: the results.
+      metric: the metric.
+
+    Returns:
+      The index of the bin.
+
+    Raises:
+      ValueError: if there is no such metric.
+    """
+    there = results.counting(dataset, metric).notnull()
+    return int(there.any(["method", "setting", "seed"]).argmax("bin"))
 
 
 def swept(dataset: xarray.Dataset) -> list[str]:

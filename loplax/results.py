@@ -16,7 +16,9 @@ from scipy import stats
 
 _DIMS = ("method", "setting", "seed", "bin")
 _OWN_COORDS = (*_DIMS, "step")
-_OWN_VARIABLES = ("diverged", "bins_done")
+_OWN_VARIABLES = ("diverged", "bins_done", "bins_sound")
+# These always have a value: where one is not finite, the run has diverged.
+_SIGNS = ("loss", "weight_change")
 
 
 def empty(
@@ -37,7 +39,7 @@ def empty(
 
     Returns:
       A Dataset with one variable ``[method, setting, seed, bin]`` for each metric, and
-      ``diverged`` and ``bins_done``, ``[method, setting, seed]``.
+      ``diverged``, ``bins_done`` and ``bins_sound``, ``[method, setting, seed]``.
 
     Raises:
       ValueError: if a swept name or a metric takes a name that the results need.
@@ -58,7 +60,8 @@ def empty(
         name: (_DIMS, np.full(shape, np.nan, dtype)) for name, dtype in metrics.items()
     }
     variables["diverged"] = (_DIMS[:3], np.zeros(shape[:3], bool))
-    variables["bins_done"] = (_DIMS[:3], np.zeros(shape[:3], np.int32))
+    for name in ("bins_done", "bins_sound"):
+        variables[name] = (_DIMS[:3], np.zeros(shape[:3], np.int32))
     coords = {name: (name, np.arange(n)) for name, n in zip(_DIMS, shape, strict=True)}
     coords["method"] = ("method", list(methods))
     coords["step"] = ("bin", np.asarray(steps, float))
@@ -75,6 +78,10 @@ def record(
 ) -> None:
     """Enters the metrics of one segment into the results, in place.
 
+    A run has diverged from the first bin on in which its ``loss`` or its
+    ``weight_change`` is not finite, or any metric of a learner that reports neither.
+    Another metric that is NaN has no value in that bin, and says nothing of the run.
+
     Args:
       dataset: the results, from ``empty``.
       where: index of the method, and for each of the ``[cells]`` to fill the indices
@@ -84,11 +91,16 @@ def record(
     """
     method, setting, seed = where
     cells = (method, setting, seed)
+    signs = [metrics[name] for name in _SIGNS if name in metrics] or metrics.values()
+    sound = np.logical_and.accumulate(np.isfinite([*signs]).all(axis=0), axis=1)
+    end = first_bin + sound.shape[1]
     for name, values in metrics.items():
-        end = first_bin + values.shape[1]
         dataset[name].values[(*cells, slice(first_bin, end))] = values
-        dataset["diverged"].values[cells] |= ~np.isfinite(values).all(axis=1)
-        dataset["bins_done"].values[cells] = end
+    before, diverged = dataset["bins_sound"].values, dataset["diverged"].values
+    here = first_bin + sound.sum(axis=1)
+    before[cells] = np.where(diverged[cells], before[cells], here)
+    diverged[cells] |= ~sound.all(axis=1)
+    dataset["bins_done"].values[cells] = end
 
 
 def forget(
@@ -103,8 +115,10 @@ def forget(
     """
     for name in dataset.drop_vars(list(_OWN_VARIABLES)):
         dataset[name].values[(*where, slice(first_bin, None))] = np.nan
+    sound = dataset["bins_sound"].values
+    dataset["diverged"].values[where] &= sound[where] < first_bin
+    sound[where] = np.minimum(sound[where], first_bin)
     dataset["bins_done"].values[where] = first_bin
-    dataset["diverged"].values[where] &= first_bin > 0
 
 
 def take_up(dataset: xarray.Dataset, directory: str | os.PathLike) -> None:
@@ -179,9 +193,9 @@ def replace(path: pathlib.Path, data: bytes) -> None:
 def load(directory: str | os.PathLike) -> xarray.Dataset:
     """Reads the results of a study, finished or still running.
 
-    Metrics are ``[method, setting, seed, bin]`` and NaN where not there yet;
-    ``bins_done`` counts the finished bins of a run and ``diverged`` marks the runs with
-    a non-finite metric in one of them. A metric that a method does not have is NaN.
+    Metrics are ``[method, setting, seed, bin]``, and NaN where there is no value: not
+    yet, or not at all. ``bins_done`` counts the finished bins of a run, ``bins_sound``
+    those before it diverged, if it did, which ``diverged`` says; see `record`.
     Select a method by ``results.sel({"method": name})``: xarray takes the keyword
     ``sel(method=...)`` for a way to interpolate, and selects nothing.
 
@@ -209,6 +223,34 @@ def load(directory: str | os.PathLike) -> xarray.Dataset:
         raise ValueError(f"{path} is damaged: {error}") from error
 
 
+def counting(dataset: xarray.Dataset, metric: str) -> xarray.DataArray:
+    """The values of a metric that count: those that exist, in bins before a divergence.
+
+    Args:
+      dataset: the results.
+      metric: name of the metric.
+
+    Returns:
+      Its values as floats, ``[method, setting, seed, bin]``; the others are NaN.
+
+    Raises:
+      ValueError: if there is no such metric.
+
+    Example:
+      >>> results = empty(["bp"], {}, 1, [10.0, 20.0], {"loss": np.dtype("float32")})
+      >>> cells = (0, np.array([0]), np.array([0]))
+      >>> record(results, cells, 0, {"loss": np.array([[1.0, np.inf]])})
+      >>> counting(results, "loss").values.tolist()
+      [[[[1.0, nan]]]]
+    """
+    known = [name for name in dataset if name not in _OWN_VARIABLES]
+    if metric not in known:
+        raise ValueError(f"no metric {metric!r}; the metrics are {', '.join(known)}")
+    values = dataset[metric].astype(float)
+    sound = dataset["bins_sound"] > dataset["bin"]
+    return values.where(sound & np.isfinite(values))
+
+
 def summary(
     dataset: xarray.Dataset,
     metric: str,
@@ -218,8 +260,9 @@ def summary(
 ) -> xarray.Dataset:
     """Mean of a metric over the seeds, with a bootstrap interval of that mean.
 
-    Only runs that have finished the bin and have not diverged count. The percentile
-    bootstrap draws from a fixed seed: the same results give the same interval.
+    In every bin those runs count that have a value there and had not diverged by its
+    end, whatever became of them later. The percentile bootstrap draws from a fixed
+    seed: the same results give the same interval.
 
     Args:
       dataset: the results.
@@ -230,7 +273,7 @@ def summary(
     Returns:
       A Dataset ``[method, setting, bin]``: ``mean``, ``low`` and ``high`` (NaN with
       fewer than one and two runs), ``runs`` (how many count) and ``diverged`` (how
-      many were left out); ``.to_dataframe()`` makes a table of it.
+      many had by then); ``.to_dataframe()`` makes a table of it.
 
     Raises:
       ValueError: if there is no such metric or bin, or confidence is out of range.
@@ -242,28 +285,24 @@ def summary(
       >>> float(summary(results, "loss")["mean"].item())
       2.0
     """
-    known = [name for name in dataset if name not in _OWN_VARIABLES]
-    if metric not in known:
-        raise ValueError(f"no metric {metric!r}; the metrics are {', '.join(known)}")
     if not 0 < confidence < 1:
         raise ValueError(f"confidence is {confidence}; it must be between 0 and 1")
     if not all(-dataset.sizes["bin"] <= index < dataset.sizes["bin"] for index in bins):
         raise ValueError(f"bins {list(bins)}: there are {dataset.sizes['bin']} bins")
     chosen = dataset.isel(bin=list(bins))
-    there = (chosen["bins_done"] > chosen["bin"]) & ~chosen["diverged"]
-    values = chosen[metric].where(there & chosen[metric].notnull()).astype(float)
+    values = counting(chosen, metric)
     mean, low, high = xarray.apply_ufunc(
-        lambda row: _mean_interval(row[np.isfinite(row)], confidence),
+        lambda row: _mean_interval(row[~np.isnan(row)], confidence),
         values,
         input_core_dims=[["seed"]],
         output_core_dims=[[], [], []],
         vectorize=True,
     )
-    diverged = chosen["diverged"].sum("seed").broadcast_like(mean)
-    found = {"mean": mean, "low": low, "high": high}
-    return xarray.Dataset(
-        found | {"runs": values.notnull().sum("seed"), "diverged": diverged}
-    )
+    runs = values.notnull().sum("seed")
+    lost = chosen["diverged"] & (chosen["bins_sound"] <= chosen["bin"])
+    diverged = lost.sum("seed").transpose(*mean.dims)
+    found = {"mean": mean, "low": low, "high": high, "runs": runs, "diverged": diverged}
+    return xarray.Dataset(found)
 
 
 def _mean_interval(values: np.ndarray, confidence: float) -> tuple[float, ...]:

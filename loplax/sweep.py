@@ -28,8 +28,9 @@ class Learner(NamedTuple):
         of float scalars, and the data that all runs share, all traced; state is any
         pytree of arrays and typed keys.
       segment: ``segment(state, data) -> (state, metrics)`` learns for a fixed number
-        of steps; metrics is a dict of arrays ``[bins]``. A metric that is not finite
-        marks the run as diverged.
+        of steps; metrics is a dict of arrays ``[bins]``, NaN where one has no value. A
+        ``loss`` or ``weight_change`` that is not finite, or any metric of a learner
+        that has neither, marks the run as diverged.
     """
 
     init: Callable[[jax.Array, dict[str, jax.Array], Any], Any]

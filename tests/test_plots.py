@@ -74,17 +74,56 @@ def test_labels_are_given_by_name():
 
 
 def test_curves_of_a_running_study_end_where_it_is():
-    axes = drawn(study(bins=2), "loss")
-    for line in axes.lines:
-        np.testing.assert_array_equal(np.isfinite(line.get_ydata()), [1, 1, 0, 0])
+    for bins in (1, 2):
+        axes = drawn(study(bins=bins), "loss")
+        for line in axes.lines:
+            np.testing.assert_array_equal(line.get_xdata(), STEPS[:bins])
+            assert (line.get_marker() == "o") == (bins == 1)  # one point is no line
 
 
-def test_diverged_runs_are_not_drawn():
+def test_a_diverged_run_is_drawn_until_it_diverges():
     dataset = study()
     cell = (0, np.array([0]), np.array([4]))
-    results.record(dataset, cell, 0, {"loss": np.array([[1e9, np.nan, 1, 1]])})
-    mean = dataset["loss"].isel(method=0, setting=0, seed=slice(4)).mean("seed")
+    results.record(dataset, cell, 0, {"loss": np.array([[100, np.nan, 1, 1]])})
+    values = dataset["loss"].isel(method=0, setting=0)
+    mean = [values[:, 0].mean(), *values[:4, 1:].mean("seed")]
     np.testing.assert_allclose(drawn(dataset, "loss").lines[0].get_ydata(), mean, 1e-5)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("every", [1, 2])
+@pytest.mark.parametrize("first", [1, 2, 3])
+def test_what_has_no_value_yet_hides_nothing(first, every):
+    """Two runs of the first method have values from ``first`` on, the others always."""
+    dataset = study()
+    dataset["dead"][0, 0, :2, :first] = np.nan
+    dataset["dead"][1, 0, :, :first] = np.nan
+    dataset["dead"][1, 0, :, 3] = np.nan
+    values = plots.coarse(dataset, "dead", every)["dead"].isel(setting=0)
+    axes = drawn(dataset, "dead", every=every)
+    for line, method in zip(axes.lines, values, strict=False):
+        mean = method.mean("seed")
+        there = mean.notnull().values
+        np.testing.assert_array_equal(line.get_xdata(), mean["step"][there])
+        np.testing.assert_allclose(line.get_ydata(), mean[there], rtol=1e-5)
+    assert len(axes.lines) == (1 if first == 3 else 2)
+    axes.figure.draw_without_rendering()
+    _, (axes,) = plots.panels(1)
+    plots.comparison(axes, plots.coarse(dataset, "dead", every), "dead")
+    axes.figure.draw_without_rendering()
+
+
+@pytest.mark.filterwarnings("error")
+def test_methods_are_compared_from_the_first_bin_with_a_value_on():
+    dataset = study()
+    dataset["loss"][:, 0, :, 0] = np.nan
+    dataset["loss"][0, 0, :4, 1] = np.nan
+    assert plots.first(dataset, "loss") == 1
+    assert plots.first(study(bins=0), "loss") == 0
+    _, (axes,) = plots.panels(1)
+    plots.comparison(axes, dataset, "loss")
+    mean = dataset["loss"].isel(setting=0, bin=1).mean("seed")
+    np.testing.assert_allclose(axes.containers[0].lines[0].get_xdata(), mean, rtol=1e-6)
 
 
 def test_curves_of_another_setting():

@@ -415,14 +415,78 @@ def test_a_run_with_bad_physics_leaves_its_neighbour_alone():
         assert not np.isfinite(found[name][1]).any(), name
 
 
+@pytest.mark.parametrize("ended", ["terminated", "truncated"])
+def test_an_end_does_not_hide_that_the_physics_broke(ended):
+    """What an action led to is NaN, and seen by nobody: the next episode begins."""
+
+    class Broken(Probe):
+        def see(self, state):
+            seen = super().see(state)
+            return jnp.where(state.sign * state.time == 5, jnp.nan, seen)
+
+    limits = {"length": 5} if ended == "terminated" else {"length": 99, "limit": 5}
+    env = Broken(lambda s, a: 1.0, **limits)
+    problem = made(env, num_envs=2, num_steps=16, epochs=1, bootstrap=False)
+    build = lambda hparams, key, data: problem
+    start = ppo.init(build, jax.random.key(0), {})
+    _, seen = ppo.collect(problem, start)
+    assert np.isfinite(seen.observation).all()
+    broke = np.isnan(seen.following).any(-1)
+    assert 0 < broke.sum() < getattr(seen, ended).sum()
+    np.testing.assert_array_equal(np.isnan(seen.reward), broke)
+    _, found = ppo.segment(build, start, bins=1, updates=1)
+    diverged = (
+        "loss",
+        "clip_fraction",
+        "approximate_rank",
+        "absolute_approximate_rank",
+    )
+    for name in diverged:
+        assert np.isnan(found[name]), name
+
+
+def test_the_explained_variance_of_equal_targets_does_not_exist():
+    """Rewards and values are 0; in a bin, updates in which it exists count alone."""
+    env = Probe(lambda s, a: 0.0)
+    problem = made(env, hidden=(), num_envs=2, num_steps=4, epochs=1, minibatches=1)
+    first = problem.init
+    problem = problem._replace(init=lambda key: optax.tree.zeros_like(first(key)))
+    params = problem.init(jax.random.key(0))
+    seen = transitions(np.random.default_rng(0))
+    seen = seen._replace(reward=np.zeros_like(seen.reward))
+    assert np.isnan(ppo.estimate(problem, params, seen)[1]["explained_variance"])
+    start = ppo.init(lambda *_: problem, jax.random.key(0), {})
+    _, found = ppo.segment(lambda *_: problem, start, bins=1, updates=2)
+    assert np.isnan(found["explained_variance"]) and np.isfinite(found["loss"])
+
+
+def test_a_run_keeps_its_types_in_double_precision():
+    """Numbers of either precision, alone and as traced settings."""
+    with jax.enable_x64(True):
+        for dtype in (jnp.float32, jnp.float64):
+            numbers = {
+                name: jnp.asarray(value, dtype) for name, value in HPARAMS.items()
+            }
+            start = jax.eval_shape(begin, jax.random.key(0), numbers)
+            after, found = jax.eval_shape(advance, start)
+            jax.tree.map(
+                lambda a, b: np.testing.assert_equal(a.dtype, b.dtype), start, after
+            )
+            assert {value.shape for value in found.values()} == {(2,)}
+        _, found = advance(begin(jax.random.key(0), numbers))
+    assert found["loss"].dtype == np.float64
+    assert np.isfinite([*found.values()]).all()
+
+
 def test_return_and_length_are_those_of_the_last_bin_in_which_an_episode_ended():
     env = Probe(lambda s, a: s.time, length=24)  # returns 23 * 24 / 2
     problem = made(env, num_envs=1, num_steps=16)
     build = lambda hparams, key, data: problem
     start = ppo.init(build, jax.random.key(0), {})
     _, found = jax.jit(functools.partial(ppo.segment, build, bins=4, updates=1))(start)
-    np.testing.assert_array_equal(found["return"], [0, 276, 276, 276])
-    np.testing.assert_array_equal(found["length"], [0, 24, 24, 24])
+    np.testing.assert_array_equal(found["return"], [np.nan, 276, 276, 276])
+    np.testing.assert_array_equal(found["length"], [np.nan, 24, 24, 24])
+    np.testing.assert_array_equal(found["episodes"], [0, 1, 1, 0])
     np.testing.assert_allclose(found["reward"][0], 7.5)
 
 

@@ -131,6 +131,73 @@ def test_the_summary_is_that_of_scipy():
     )
 
 
+numbers = st.sampled_from([1.0, 2.0, np.nan, np.inf, -np.inf])
+rows = st.lists(numbers, min_size=24, max_size=24)
+
+
+@given(rows, rows, rows, st.integers(1, 4), st.booleans())
+def test_a_run_has_diverged_where_its_loss_is_not_finite(
+    loss, change, other, size, aware
+):
+    """However it is recorded: segment by segment; and forgetting is not having seen."""
+    names = ["loss", "weight_change", "other"]
+    every = np.reshape([loss, change, other], (3, 6, 4)).astype(np.float32)
+    given = dict(zip(names, every, strict=True))
+    if not aware:
+        del given["weight_change"]
+    dataset = new(num_seeds=6, metrics=names)
+    cells = (0, np.zeros(6, int), np.arange(6))
+
+    def enter(start, stop):
+        for first in range(start, stop, size):
+            part = {
+                name: x[:, first : first + size][:, : stop - first]
+                for name, x in given.items()
+            }
+            results.record(dataset, cells, first, part)
+
+    def expect(bins):
+        signs = np.isfinite(
+            [given[name][:, :bins] for name in names[:2] if name in given]
+        )
+        sound = [int(np.argmin([*row, False])) for row in signs.all(axis=0)]
+        assert dataset["bins_sound"].values[0, 0].tolist() == sound
+        assert dataset["diverged"].values[0, 0].tolist() == [n < bins for n in sound]
+        seen = results.counting(dataset, "other").values[0, 0]
+        for values, row, n in zip(given["other"], seen, sound, strict=True):
+            expected = np.where(np.isfinite(values[:n]), values[:n], np.nan)
+            np.testing.assert_array_equal(row, [*expected, *[np.nan] * (4 - n)])
+
+    enter(0, 4)
+    expect(4)
+    results.forget(dataset, cells, 2)
+    expect(2)
+    enter(2, 4)
+    expect(4)
+
+
+def test_any_metric_tells_of_a_learner_without_a_loss():
+    dataset = new(metrics=["place"])
+    fill(dataset, [[1.0, 1.0], [1.0, np.inf], [np.nan, 1.0]], metric="place")
+    assert dataset["bins_sound"].values[0, 0].tolist() == [2, 1, 0]
+
+
+@pytest.mark.filterwarnings("error")
+def test_the_summary_counts_what_has_a_value():
+    """Not yet, in some seeds or in all; never; and before a run diverges."""
+    dataset = new(metrics=["loss", "return"])
+    where = (0, np.zeros(3, int), np.arange(3))
+    loss = np.array([[1.0, 1, 1, 1], [1, 1, 1, np.nan], [1, 1, 1, 1]])
+    found = np.array([[np.nan, np.nan, 2, 4], [np.nan, 0, 4, 9], [np.nan] * 3 + [6]])
+    results.record(dataset, where, 0, {"loss": loss, "return": found})
+    assert dataset["diverged"].values[0, 0].tolist() == [False, True, False]
+    table = results.summary(dataset, "return", range(4)).isel(method=0, setting=0)
+    np.testing.assert_array_equal(table["mean"], [np.nan, 0, 3, 5])
+    assert table["runs"].values.tolist() == [0, 1, 2, 2]
+    assert table["diverged"].values.tolist() == [0, 0, 0, 1]
+    assert results.summary(dataset, "loss", [2])["runs"].values[0, 0] == 3
+
+
 def test_the_summary_leaves_out_diverged_and_unfinished_runs():
     dataset = new(num_seeds=4)
     fill(dataset, [[1.0, 1.0], [3.0, 3.0], [np.nan, 9.0]])

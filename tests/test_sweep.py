@@ -225,17 +225,23 @@ def test_a_method_is_compiled_once():
 
 
 def test_a_diverged_run_is_marked_and_leaves_the_others_alone(plain, tmp_path):
-    def segment_with_log(state, data):
+    def segment_that_fails(state, data):
         state, metrics = segment(state)
         fails = (state["hparams"]["size"] > 1) & (state["count"] > 2 * BINS)
-        return state, metrics | {"log": jnp.where(fails, jnp.nan, metrics["loss"])}
+        late = jnp.where(state["count"] > BINS, metrics["loss"], jnp.nan)
+        loss = jnp.where(fails, jnp.nan, metrics["loss"])
+        return state, metrics | {"loss": loss, "late": late}
 
-    walk = sweep.Method(sweep.Learner(init, segment_with_log), {"size": 1.0})
+    walk = sweep.Method(sweep.Learner(init, segment_that_fails), {"size": 1.0})
     found = study(tmp_path, {"walk": walk}, settings={"size": [0.1, 2.0]})
     assert found["diverged"].values[0].tolist() == [[False] * 3, [True] * 3]
     assert (found["bins_done"] == 24).all()
-    where = np.isnan(found["log"].isel(setting=1)).all(["method", "seed"])
+    assert found["bins_sound"].values[0].tolist() == [[24] * 3, [8] * 3]
+    where = np.isnan(found["loss"].isel(setting=1)).all(["method", "seed"])
     assert where.values.tolist() == [False] * 8 + [True] * 16
+    table = results.summary(found, "late", range(24)).isel(method=0)
+    runs = [[0] * 4 + [3] * 20, [0] * 4 + [3] * 4 + [0] * 16]
+    assert table["runs"].values.tolist() == runs
     np.testing.assert_allclose(
         found["loss"][0, 0], plain[0]["loss"].isel(method=0, setting=0), rtol=2e-5
     )

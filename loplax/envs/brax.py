@@ -60,8 +60,10 @@ class Brax(base.Environment):
     ant all geoms have a sliding friction of 1, as in Ant-v3: there it *is* the
     coefficient between foot and ground. It may be traced.
 
-    Episodes are terminated by brax's ``done`` alone; what the physics returns is passed
-    on as it is, NaN included. Actions are in [-1, 1] in every environment.
+    Episodes are terminated by brax's ``done`` alone. What the physics returns is passed
+    on as it is, NaN included; a step to positions or velocities that are not finite
+    has a reward of NaN, also where brax's does not depend on them. Actions are in
+    [-1, 1] in every environment.
 
     Args:
       name: one of ``NAMES``.
@@ -100,10 +102,12 @@ class Brax(base.Environment):
             pipeline_state=state.physics, done=jnp.zeros(()), metrics={}, info={}
         )
         after = self._with(params.friction).step(before, action)
-        terminated = after.done.astype(bool)
-        state = BraxState(time=state.time + 1, physics=after.pipeline_state)
+        terminated, physics = after.done.astype(bool), after.pipeline_state
+        sound = jnp.all(jnp.isfinite(physics.q)) & jnp.all(jnp.isfinite(physics.qd))
+        reward = jnp.where(sound, after.reward, jnp.nan)
+        state = BraxState(time=state.time + 1, physics=physics)
         info = {"discount": 1.0 - terminated}
-        return after.obs, state, after.reward, terminated, info
+        return after.obs, state, reward, terminated, info
 
     def reset_env(self, key, params):
         """Draws the first state of an episode."""

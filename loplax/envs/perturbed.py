@@ -32,9 +32,9 @@ class Perturbed(base.Wrapper):
     .. math::
       o'_i = o_{\pi(i)} + \Delta_i
 
-    The observation is flattened, images too, and float32. By default nothing else
-    happens to it; ``Changing(Perturbed(env), permuted(), period=...)`` is a sequence of
-    tasks that differ in nothing but how they are seen.
+    The observation is flattened, images too, and becomes floats. By default nothing
+    else happens to it; ``Changing(Perturbed(env), permuted(), period=...)`` is a
+    sequence of tasks that differ in nothing but how they are seen.
 
     Args:
       env: any gymnax environment whose observations are arrays.
@@ -79,7 +79,7 @@ class Perturbed(base.Wrapper):
         return self.inner.is_truncated(state, params.inner)
 
     def _see(self, obs, params):
-        return obs.ravel().astype(jnp.float32)[params.permutation] + params.offset
+        return obs.ravel().astype(float)[params.permutation] + params.offset
 
     @property
     def default_params(self) -> PerturbedParams:

@@ -222,7 +222,8 @@ def ntk_rank(apply: Callable, params, inputs, fraction: float = 0.99) -> jax.Arr
       fraction: of the trace, in (0, 1]. May be traced.
 
     Returns:
-      int32 scalar, at most the number of examples; 0 where all gradients are 0.
+      int32 scalar, at most the number of examples; 0 where all gradients are 0, and -1
+      where they are not finite.
 
     Example:
       >>> import jax.numpy as jnp

@@ -36,7 +36,7 @@ def approximate_rank(features: jax.Array, fraction: float = 0.99) -> jax.Array:
       fraction: in (0, 1].
 
     Returns:
-      int32 scalar; 0 for an all-zero matrix.
+      int32 scalar; 0 for an all-zero matrix, -1 if it is not finite.
 
     Example:
       >>> import jax.numpy as jnp
@@ -56,7 +56,7 @@ def absolute_approximate_rank(features: jax.Array, fraction: float = 0.99) -> ja
       fraction: in (0, 1].
 
     Returns:
-      int32 scalar; 0 for an all-zero matrix.
+      int32 scalar; 0 for an all-zero matrix, -1 if it is not finite.
 
     Example:
       >>> import jax.numpy as jnp

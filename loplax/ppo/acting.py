@@ -15,7 +15,7 @@ class Transition(NamedTuple):
       observation: what the policy saw, ``[..., inputs]``.
       action: what it did.
       log_prob: the action's log probability, in nats.
-      reward: what it got.
+      reward: what it got; NaN if what the action led to is not finite.
       terminated: whether the episode ended by itself.
       truncated: whether it ended by a time limit.
       following: what the action led to, ``[..., inputs]``; not the next episode's
@@ -57,6 +57,10 @@ def collect(problem: Problem, state: PPOState) -> tuple[PPOState, Transition]:
         after, env, reward, terminated, truncated, info = step(
             keys, env, bound(action), problem.env_params
         )
+        following = flat(info["final_observation"])
+        # Where an episode ends, nothing else would show it: the next one starts afresh.
+        sound = jnp.all(jnp.isfinite(following), axis=1)
+        reward = jnp.where(sound, reward, jnp.nan)
         seen = Transition(
             observation=observation,
             action=action,
@@ -64,7 +68,7 @@ def collect(problem: Problem, state: PPOState) -> tuple[PPOState, Transition]:
             reward=reward,
             terminated=terminated,
             truncated=truncated,
-            following=flat(info["final_observation"]),
+            following=following,
         )
         episodes = _count(episodes, reward, terminated | truncated)
         return (env, flat(after), episodes), seen
@@ -77,11 +81,12 @@ def collect(problem: Problem, state: PPOState) -> tuple[PPOState, Transition]:
 
 
 def flat(observation: jax.Array) -> jax.Array:
-    """Observations of several environments as vectors."""
-    return observation.reshape(len(observation), -1).astype(jnp.float32)
+    """Observations of several environments as vectors of floats."""
+    return observation.reshape(len(observation), -1).astype(float)
 
 
 def _count(episodes: Episodes, reward: jax.Array, ended: jax.Array) -> Episodes:
+    reward = reward.astype(episodes.sums.dtype)
     sums = episodes.sums + jnp.stack([reward, jnp.ones_like(reward)])
     return episodes._replace(
         sums=jnp.where(ended, 0, sums),
@@ -92,7 +97,7 @@ def _count(episodes: Episodes, reward: jax.Array, ended: jax.Array) -> Episodes:
 
 def close(episodes: Episodes) -> tuple[jax.Array, Episodes]:
     """Means over the episodes of a bin, and what is left for the next bin."""
-    means = episodes.ended / jnp.maximum(episodes.number, 1)
+    means = episodes.ended / episodes.number
     last = jnp.where(episodes.number > 0, means, episodes.last)
     zeros = jnp.zeros_like
     return last, Episodes(

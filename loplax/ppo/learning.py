@@ -44,8 +44,8 @@ def estimate(
 
     Returns:
       What to learn from, and means over it: ``reward``, and the ``explained_variance``
-      of the targets by the values, ``1 - var(target - value) / var(target)``, or 0
-      where the targets are all alike.
+      of the targets by the values, ``1 - var(target - value) / var(target)``, which is
+      NaN where the targets are all alike.
     """
 
     def value(observation):
@@ -70,15 +70,16 @@ def estimate(
         advantage = delta + jnp.where(ended, 0, trace)
         return advantage, advantage
 
-    start = jnp.zeros_like(deltas[0])
+    dtype = jnp.result_type(deltas, problem.gamma, problem.gae_lambda)
+    start = jnp.zeros_like(deltas[0], dtype)
     _, advantages = jax.lax.scan(back, start, (deltas, ended), reverse=True)
     targets = advantages + values
     normal = (advantages - jnp.mean(advantages)) / (jnp.std(advantages) + 1e-8)
     variance = jnp.var(targets)
-    unexplained = jnp.var(advantages) / jnp.where(variance == 0, 1, variance)
+    unexplained = jnp.var(advantages) / jnp.where(variance == 0, jnp.nan, variance)
     found = {
         "reward": jnp.mean(collected.reward),
-        "explained_variance": jnp.where(variance == 0, 0, 1 - unexplained),
+        "explained_variance": 1 - unexplained,
     }
     batch = Batch(
         collected.observation, collected.action, collected.log_prob, normal, targets
@@ -137,13 +138,14 @@ def _objective(problem: Problem) -> Callable[[Any, Batch], tuple[jax.Array, Any]
         log_ratio = log_prob - items.log_prob
         ratio = jnp.exp(log_ratio)
         near = jnp.clip(ratio, 1 - problem.clip, 1 + problem.clip)
+        clipped = jnp.abs(ratio - 1) > problem.clip
         gain = jnp.minimum(ratio * items.advantage, near * items.advantage)
         found = {
             "policy_loss": -jnp.mean(gain),
             "value_loss": jnp.mean((values - items.target) ** 2),
             "entropy": jnp.mean(problem.policy.entropy(outputs)),
             "kl": jnp.mean(ratio - 1 - log_ratio),
-            "clip_fraction": jnp.mean(jnp.abs(ratio - 1) > problem.clip),
+            "clip_fraction": jnp.mean(jnp.where(jnp.isnan(ratio), ratio, clipped)),
         }
         found["loss"] = (
             found["policy_loss"]

@@ -94,7 +94,7 @@ class Episodes(NamedTuple):
       sums: return and length so far of those under way, ``[2, num_envs]``.
       ended: sums over the episodes that have ended in the current bin, ``[2]``.
       number: how many these are.
-      last: means over those of the last bin in which any ended, ``[2]``; 0 before.
+      last: means over those of the last bin in which any ended, ``[2]``; NaN before.
     """
 
     sums: jax.Array

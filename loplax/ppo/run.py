@@ -47,7 +47,10 @@ def init(
             f"observations, got {values.shape}."
         )
     episodes = Episodes(
-        jnp.zeros((2, problem.num_envs)), jnp.zeros(2), jnp.zeros(()), jnp.zeros(2)
+        sums=jnp.zeros((2, problem.num_envs)),
+        ended=jnp.zeros(2),
+        number=jnp.zeros(()),
+        last=jnp.full(2, jnp.nan),
     )
     return PPOState(
         params=params,
@@ -81,9 +84,10 @@ def segment(
       The state, and metrics ``[bins]``:
 
       - ``return`` and ``length``: means over the ``episodes``, a number, that ended in
-        the bin; those of the last bin in which any did if none did, and 0 before that;
+        the bin; those of the last bin in which any did if none did, NaN before that;
       - what `estimate` and `learn` measure, and ``weight_change``, ``sum|change|`` in
-        an update, of every part: means over the bin's updates;
+        an update, of every part: means over the bin's updates (``explained_variance``:
+        over those in which it exists);
       - what `observe` does, at the end of the bin, on observations of the last update.
 
     Raises:
@@ -129,7 +133,10 @@ def segment(
 
     def one_bin(carry, _):
         (state, probe), found = jax.lax.scan(one_update, carry, None, length=updates)
+        # Updates in which it does not exist do not count.
+        explained = jnp.nanmean(found["explained_variance"])
         found = jax.tree.map(jnp.mean, found) | observe(problem, state, probe)
+        found["explained_variance"] = explained
         found["episodes"] = state.episodes.number
         (found["return"], found["length"]), episodes = acting.close(state.episodes)
         return (state._replace(episodes=episodes), probe), found
@@ -160,7 +167,7 @@ def observe(
         layers = [features[group.name] for group in part.groups]
         here = diagnostics.of_weights(*weights) | diagnostics.of_features(layers)
         found |= {f"{prefix}{name}": value for name, value in here.items()}
-    return jax.tree.map(lambda value: jnp.asarray(value, jnp.float32), found)
+    return diagnostics.floats(found)
 
 
 def _probe(observations: jax.Array) -> jax.Array:

@@ -55,6 +55,18 @@ def test_table_has_first_and_last_bin(finished):
         assert f"{first:.3f} [" in line and f"{last:.3f} [" in line
 
 
+@pytest.mark.filterwarnings("error")
+def test_table_of_what_has_no_value_yet(finished):
+    """One line a method and setting, also where a run diverges in between."""
+    dataset = results.load(finished[0])
+    dataset["late"] = dataset["loss"].where(dataset["bin"] > 0)
+    dataset["bins_sound"].values[0, 0, 0], dataset["diverged"].values[0, 0, 0] = 2, True
+    lines = launch.table(dataset, "late").splitlines()
+    assert len(lines) == 5
+    assert all(" - " in line for line in lines[1:]) and "nan" not in lines[2]
+    assert lines[1].split()[2] == "1" and lines[2].split()[2] == "0"
+
+
 def test_table_of_one_bin(finished):
     dataset = results.load(finished[0]).isel(bin=[0], setting=[0])
     lines = launch.table(dataset.drop_vars("learning_rate"), "loss").splitlines()
