@@ -14,7 +14,7 @@ import pytest
 from loplax import optim
 
 KEY = jax.random.key(0)
-STILL, DOUBLE = optax.sgd(0.0), optax.sgd(1.0)  # the latter goes from p to 2 p
+STILL, DOUBLE = optax.sgd(0.0), optax.sgd(16.0)  # the latter goes from p to 2 p
 SEVEN = jax.nn.initializers.constant(7.0)
 CASES = {
     "l2_init": lambda s: optax.chain(optim.l2_init(0.1), optax.scale(-1.0)),
@@ -43,18 +43,19 @@ CASES = {
 PATTERN = np.array([[0.25, -0.9375, 0.5], [0.75, 0.375, -0.125]])
 
 
-SCALES = np.array([2.0**-13, 1.0, 2.0**15])
+SCALES = np.array([2.0**-13, 1.0, 2.0**16])
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_step_in_float16(name):
-    """From minus its initial weights, along gradients of minus its size."""
+    """From minus its initial weights p, along gradients of -p / 16."""
 
     def after(scale, dtype):
         leaf = (scale * PATTERN).astype(dtype)
-        params = {"w": leaf, "b": leaf[0]}
+        params = {"w": leaf, "b": leaf[0] / 4}
         tx, other = CASES[name](scale), jax.tree.map(jnp.negative, params)
-        updates, _ = tx.update(other, tx.init(other), params)
+        grads = jax.tree.map(lambda p: -p / 16, params)
+        updates, _ = tx.update(grads, tx.init(other), params)
         return optax.apply_updates(params, updates)
 
     many = jax.jit(jax.vmap(after, (0, None)), static_argnums=1)
