@@ -93,8 +93,7 @@ def make(
         checks.in_range(setting, value, 0, high, below=below)
     spec = SPECS[name]
     used = {"learning_rate", *OPTIMIZERS[optimizer]}
-    if name in ("l2", "shrink_and_perturb"):
-        used |= {"weight_decay"}  # the optimiser's: added to the gradient
+    used |= {"weight_decay"} & spec.settings.keys()  # added to the gradient
     if spec.optimizer:
         used = {"learning_rate", *spec.settings}
     numbers = {setting: hparams[setting] for setting in used}

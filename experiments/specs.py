@@ -129,12 +129,19 @@ SPECS = {
     "weight_resets": Spec(
         {"factor": 1e-3, "period": 1000},
         "weight resets",
-        choices={"utility": "gradient", "pruning": "proportional"},
+        choices={
+            "utility": "gradient",  # gradient, magnitude or random
+            "pruning": "proportional",  # proportional or threshold
+            "decay_rate": 0.0,  # of averaged utilities; 0: those of the step
+        },
     ),
     "layer_norm": Spec({}, "layer norm", network={"normalization": "layer"}),
     # Abbas et al. 2023, with half the units.
     "crelu": Spec({}, "CReLU", network={"activation": "crelu"}),
-    "input_normalization": Spec({"decay_rate": 0.999}, "input normalisation"),
+    # Longer inputs make larger steps, and so need the decay added to the gradient.
+    "input_normalization": Spec(
+        {"decay_rate": 0.999, "weight_decay": 0.0}, "input normalisation"
+    ),
     "head_reset": Spec({}, "head reset", at_task="draw"),  # Nikishin et al. 2022
     "full_reset": Spec({}, "retrained", at_task="all"),
     # Nikishin et al. 2023; in items of the stream. The problems take half of a run.

@@ -58,6 +58,7 @@ def get_config(preset: str = "digits") -> ml_collections.ConfigDict:
     specs.add_methods(config)  # all with the defaults of experiments/specs.py
     config.momentum.weight_decay = 5e-4
     config.shrink_and_perturb.weight_decay = 5e-4
+    config.input_normalization.weight_decay = 5e-4
     config.shrink_and_perturb.perturb_scale = 1e-5
     config.cbp.replacement_rate = 1e-5
     config.cbp.maturity_threshold = 1_000

@@ -51,6 +51,7 @@ def get_config(preset: str = "digits") -> ml_collections.ConfigDict:
     specs.add_methods(config)  # all with the defaults of experiments/specs.py
     config.cbp.replacement_rate = 1e-5  # paper: 1e-4, 1e-5, 1e-6
     config.l2.weight_decay = 1e-4  # paper: 1e-3, 1e-4, 1e-5
+    config.input_normalization.weight_decay = 0.01  # Elsayed & Mahmood 2024
     config.shrink_and_perturb.weight_decay = 1e-4  # paper
     config.shrink_and_perturb.perturb_scale = 1e-5  # paper: 1e-4, 1e-5, 1e-6
     specs.add_execution(config)

@@ -39,7 +39,7 @@ def hessian_spectrum(
 
     Args:
       loss: ``params -> scalar``, such as the mean over a probe batch.
-      params: a tree of float32 or float64 arrays.
+      params: a tree of arrays, taken in at least float32.
       key: typed random key.
       steps: Hessian-vector products per probe. The basis takes as much memory as
         ``steps`` copies of the parameters.
@@ -65,7 +65,7 @@ def hessian_spectrum(
     for name, value in (("steps", steps), ("probes", probes)):
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}.")
-    flat, unravel = ravel_pytree(params)
+    flat, unravel = ravel_pytree(_wide(params))
     # Fewer digits would drown the small eigenvalues in the rounding of the large ones.
     with jax.default_matmul_precision("highest"):
         _, product = jax.linearize(jax.grad(lambda w: loss(unravel(w))), flat)
@@ -82,6 +82,10 @@ def hessian_spectrum(
 
         values, weights = jax.lax.map(quadrature, jax.random.split(key, probes))
     return values.ravel(), weights.ravel()
+
+
+def _wide(params):
+    return jax.tree.map(matrices.at_least_float32, params)
 
 
 def _lanczos(product: Callable, start: jax.Array, steps: int) -> jax.Array:
@@ -136,7 +140,7 @@ def hessian_rank(
 
     Args:
       loss: ``params -> scalar``, such as the mean over a probe batch.
-      params: a tree of float32 or float64 arrays.
+      params: a tree of arrays, taken in at least float32.
       key: typed random key.
       steps: Hessian-vector products per probe, as in `hessian_spectrum`.
       threshold: the eps, in [0, 1); float32 resolves no less than about 1e-5. May be
@@ -178,7 +182,7 @@ def ntk(apply: Callable, params, inputs) -> jax.Array:
 
     Args:
       apply: ``(params, inputs) -> outputs``, ``[examples, ...]``.
-      params: a tree of arrays.
+      params: a tree of arrays, taken in at least float32.
       inputs: the probe batch, a few hundred examples at most.
 
     Returns:
@@ -195,6 +199,7 @@ def ntk(apply: Callable, params, inputs) -> jax.Array:
       networks <https://arxiv.org/abs/1806.07572>`_, 2018.
     """
     with jax.default_matmul_precision("highest"):
+        params = _wide(params)
         outputs, push = jax.linearize(lambda params: apply(params, inputs), params)
         pull = jax.linear_transpose(push, params)
         examples = len(outputs)
@@ -217,7 +222,7 @@ def ntk_rank(apply: Callable, params, inputs, fraction: float = 0.99) -> jax.Arr
 
     Args:
       apply: ``(params, inputs) -> outputs``, ``[examples, ...]``.
-      params: a tree of arrays.
+      params: a tree of arrays, taken in at least float32.
       inputs: the probe batch, a few hundred examples at most.
       fraction: of the trace, in (0, 1]. May be traced.
 

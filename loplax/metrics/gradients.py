@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from loplax.metrics import matrices
+
 
 def gradient_norm(grads) -> jax.Array:
     """||g||, the Euclidean norm over all parameters.
@@ -19,7 +21,7 @@ def gradient_norm(grads) -> jax.Array:
       >>> float(gradient_norm({"w": jnp.array([3.0, 0.0]), "b": jnp.array([-4.0])}))
       5.0
     """
-    return optax.tree.norm(optax.tree.cast(grads, jnp.float32))
+    return optax.tree.norm(jax.tree.map(matrices.at_least_float32, grads))
 
 
 def gradient_sparsity(grads) -> jax.Array:

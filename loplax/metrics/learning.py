@@ -3,6 +3,8 @@
 import jax
 import jax.numpy as jnp
 
+from loplax.metrics import matrices
+
 
 def plasticity(loss_before: jax.Array, loss_after: jax.Array) -> jax.Array:
     r"""Fraction of the loss that a step takes away, on the example it learned from.
@@ -102,10 +104,10 @@ def value_churn(outputs_before: jax.Array, outputs_after: jax.Array) -> jax.Arra
 
 
 def _alike(before: jax.Array, after: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Both in float32; [n] and [n, 1] would broadcast to all pairs of examples."""
+    """Both in at least float32; [n] and [n, 1] would broadcast to all pairs."""
     if jnp.shape(before) != jnp.shape(after):
         raise ValueError(
             "before and after must have the same shape, got "
             f"{jnp.shape(before)} and {jnp.shape(after)}."
         )
-    return jnp.asarray(before, jnp.float32), jnp.asarray(after, jnp.float32)
+    return matrices.at_least_float32(before), matrices.at_least_float32(after)

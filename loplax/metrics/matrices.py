@@ -7,9 +7,17 @@ import jax
 import jax.numpy as jnp
 
 
+def at_least_float32(x: jax.Array) -> jax.Array:
+    """The array in float32, or in its own precision where that is higher.
+
+    In half precision sums and squares overflow, and small differences are lost.
+    """
+    return jnp.asarray(x, jnp.promote_types(jnp.result_type(x), jnp.float32))
+
+
 def flat(features: jax.Array) -> jax.Array:
-    """Activations ``[..., units]`` as a float32 matrix ``[examples, units]``."""
-    return features.reshape(-1, features.shape[-1]).astype(jnp.float32)
+    """Activations ``[..., units]`` as a matrix ``[examples, units]``, as above."""
+    return at_least_float32(features).reshape(-1, features.shape[-1])
 
 
 def _one_by_one(decompose: Callable[[jax.Array], Any]) -> Callable[[jax.Array], Any]:

@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from loplax.metrics import matrices
+
 
 def weight_magnitude(params) -> jax.Array:
     """Mean absolute value of all parameters, biases included.
@@ -19,7 +21,7 @@ def weight_magnitude(params) -> jax.Array:
       >>> float(weight_magnitude({"w": jnp.array([-1.0, 2.0]), "b": jnp.array([0.0])}))
       1.0
     """
-    leaves = jax.tree.leaves(params)
+    leaves = [matrices.at_least_float32(x) for x in jax.tree.leaves(params)]
     return sum(jnp.sum(jnp.abs(x)) for x in leaves) / sum(x.size for x in leaves)
 
 
@@ -60,6 +62,6 @@ def weight_change(before, after) -> jax.Array:
 
 
 def _difference(params, other):
-    """The difference in float32: parameters of half precision would round it away."""
-    as_float32 = lambda tree: optax.tree.cast(tree, jnp.float32)
-    return optax.tree.sub(as_float32(params), as_float32(other))
+    """The difference: parameters of half precision would round it away."""
+    wide = lambda tree: jax.tree.map(matrices.at_least_float32, tree)
+    return optax.tree.sub(wide(params), wide(other))

@@ -95,6 +95,6 @@ def _relative(features: jax.Array) -> jax.Array:
 def _count_to(values: jax.Array, fraction: float) -> jax.Array:
     total = jnp.cumsum(values)
     share = total / jnp.maximum(total[-1], 1)
-    rank = jnp.minimum(jnp.sum(share < fraction) + 1, len(values))
+    rank = jnp.minimum(jnp.sum(share < fraction, dtype=jnp.int32) + 1, len(values))
     rank = jnp.where(values[0] == 0, 0, rank)
     return jnp.where(jnp.isnan(values[0]), -1, rank)

@@ -1,4 +1,27 @@
-"""Online normalisation of the inputs by exponential moving statistics."""
+"""Online normalisation of the inputs by exponential moving statistics.
+
+Normalised inputs are longer than raw ones (on handwritten digits their squared length
+is 62 instead of 15, on MNIST 522 instead of 88), so that every step of SGD is larger,
+and without weight decay a network loses its plasticity sooner than on raw inputs. With
+it, normalised inputs are learned from better. Online accuracy, with steps of SGD of
+size 0.01 and a decay of the statistics of 0.999, without and with an L2 regularisation
+of 0.01:
+
+==================================  ====  ==========  =======  ==============
+problem                              raw  normalised  raw, L2  normalised, L2
+==================================  ====  ==========  =======  ==============
+digits, mean of 50 permutations     0.65        0.59     0.71            0.83
+digits, the last permutation        0.57        0.49     0.69            0.83
+MNIST, mean of 30 permutations      0.84        0.77     0.83            0.86
+MNIST, the last permutation         0.84        0.67     0.83            0.85
+==================================  ====  ==========  =======  ==============
+
+The digits are those of ``experiments/permuted_mnist`` (16 seeds); on MNIST (one seed)
+tasks have 5,000 examples and the network 300 and 150 hidden units; these, the step size
+and the regularisation are those of UPGD in Elsayed & Mahmood, `Addressing loss of
+plasticity and catastrophic forgetting in continual learning
+<https://arxiv.org/abs/2404.00781>`_, ICLR 2024.
+"""
 
 from typing import NamedTuple
 
@@ -12,7 +35,8 @@ class InputStatistics(NamedTuple):
     Attributes:
       mean: moving mean, ``shape``.
       variance: moving variance, ``shape``.
-      weight: sum of the weights of all batches so far, the last one's being 1.
+      weight: sum of the weights of all batches so far, the last one's being 1;
+        ``shape``, since a batch may be without a number for some of the features.
     """
 
     mean: jax.Array
@@ -30,7 +54,7 @@ def init(shape: tuple[int, ...]) -> InputStatistics:
     Returns:
       The statistics.
     """
-    return InputStatistics(jnp.zeros(shape), jnp.ones(shape), jnp.zeros(()))
+    return InputStatistics(jnp.zeros(shape), jnp.ones(shape), jnp.zeros(shape))
 
 
 def update(stats: InputStatistics, x: jax.Array, decay) -> InputStatistics:
@@ -47,7 +71,9 @@ def update(stats: InputStatistics, x: jax.Array, decay) -> InputStatistics:
 
     Since :math:`\alpha = 1` at first, nothing is biased by the initial values. Call it
     before `normalize`: an input that is new to the statistics is then at most
-    :math:`1 / \sqrt \alpha` standard deviations off.
+    :math:`1 / \sqrt \alpha` standard deviations off. Values that are not finite are
+    left out; a feature without any other in a batch keeps its mean, variance and
+    weight.
 
     Args:
       stats: the statistics.
@@ -74,33 +100,46 @@ def update(stats: InputStatistics, x: jax.Array, decay) -> InputStatistics:
     shape = stats.mean.shape
     if x.shape[x.ndim - len(shape) :] != shape:
         raise ValueError(f"x must have shape [..., *{shape}], got {x.shape}.")
-    batch = tuple(range(x.ndim - len(shape)))
+    x = x.astype(stats.mean.dtype)  # squares of half precision may overflow
+    over = {"axis": tuple(range(x.ndim - len(shape))), "where": jnp.isfinite(x)}
     weight = decay * stats.weight + 1
     step = 1 / weight
-    change = jnp.mean(x, axis=batch) - stats.mean
+    change = jnp.mean(x, **over) - stats.mean
     between = (1 - step) * (stats.variance + step * jnp.square(change))
-    return InputStatistics(
-        mean=stats.mean + step * change,
-        variance=between + step * jnp.var(x, axis=batch),
-        weight=weight,
-    )
+    variance = between + step * jnp.var(x, **over)
+    new = InputStatistics(stats.mean + step * change, variance, weight)
+    # Without a finite value it is NaN, and infinite where a square overflows.
+    known = jnp.isfinite(variance)
+    return jax.tree.map(lambda new, old: jnp.where(known, new, old), new, stats)
 
 
-def normalize(stats: InputStatistics, x: jax.Array, epsilon=1e-5) -> jax.Array:
-    """Shifts and scales inputs to mean 0 and variance 1 under the statistics.
+def normalize(
+    stats: InputStatistics, x: jax.Array, epsilon=1e-5, limit=5.0
+) -> jax.Array:
+    r"""Shifts and scales inputs to mean 0 and variance 1 under the statistics.
+
+    .. math::
+      \operatorname{clip}((x - \mu) / \sqrt{\sigma^2 + \epsilon}, -c, c)
+
+    What was constant and comes alive, as pixels at the border do when their permutation
+    changes, is up to :math:`1 / \sqrt \alpha` standard deviations off (`update`): 31
+    with a decay of 0.999. The limit on that gains 1.2 points of online accuracy on the
+    permutations of MNIST above.
 
     Args:
       stats: the statistics.
       x: inputs, ``[..., *shape]``.
       epsilon: added to the variance.
+      limit: :math:`c`, standard deviations at most; infinite for no limit.
 
     Returns:
       The normalised inputs, ``[..., *shape]``.
 
     Example:
       >>> import jax.numpy as jnp
-      >>> stats = InputStatistics(jnp.array([1.0]), jnp.array([4.0]), jnp.array(1.0))
-      >>> round(float(normalize(stats, jnp.array([5.0]))[0]), 3)
-      2.0
+      >>> stats = InputStatistics(jnp.array([1.0]), jnp.array([4.0]), jnp.array([1.0]))
+      >>> [round(float(normalize(stats, jnp.array([x]))[0]), 3) for x in (5.0, 99.0)]
+      [2.0, 5.0]
     """
-    return (x - stats.mean) * jax.lax.rsqrt(stats.variance + epsilon)
+    normal = (x - stats.mean) * jax.lax.rsqrt(stats.variance + epsilon)
+    return jnp.clip(normal, -limit, limit)

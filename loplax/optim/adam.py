@@ -122,7 +122,7 @@ def _corrections(groups, tree, decay, count, unit_count):
     correction: powers are taken per unit and not per weight.
     """
     found = paths.by_path(tree)
-    power = lambda t: 1 - jnp.float32(decay) ** t
+    power = lambda t: 1 - decay**t  # as optax.tree.bias_correction, in any precision
     leaves = dict.fromkeys(found.leaves, power(count))
     for group in groups:
         correction = power(unit_count[group.name])

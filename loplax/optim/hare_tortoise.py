@@ -39,8 +39,9 @@ def hare_tortoise(
       \bar\theta \leftarrow \mu \bar\theta + (1 - \mu) \theta
 
     follows the tortoise, and every ``period`` steps :math:`\theta \leftarrow
-    \bar\theta`. It must be the last link of a chain. Evaluate the tortoise,
-    ``optax.tree.get(state, "tortoise")``, as the paper does.
+    \bar\theta`. A parameter that is not finite leaves its tortoise alone. It must be
+    the last link of a chain. Evaluate the tortoise, ``optax.tree.get(state,
+    "tortoise")``, as the paper does.
 
     Args:
       inner: the optimiser of all parameters.
@@ -84,7 +85,13 @@ def hare_tortoise(
         checks.required_params(params)
         updates, inner_state = inner.update(grads, state.inner, params, **extra_args)
         hare = optax.apply_updates(params, updates)
-        tortoise = optax.incremental_update(hare, state.tortoise, 1 - momentum)
+
+        def follow(tortoise, hare):
+            hare = paths.at_least_float32(hare)
+            mean = momentum * tortoise + (1 - momentum) * hare
+            return jnp.where(jnp.isfinite(hare), mean, tortoise).astype(tortoise.dtype)
+
+        tortoise = jax.tree.map(follow, state.tortoise, hare)
         count = optax.safe_increment(state.count)
         due = count % period == 0
 

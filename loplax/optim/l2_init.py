@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from loplax.optim import checks
+from loplax.optim import checks, paths
 
 
 class L2InitState(NamedTuple):
@@ -55,8 +55,13 @@ def l2_init(weight_decay) -> optax.GradientTransformationExtraArgs:
     def update(grads, state, params=None, **extra_args):
         del extra_args
         checks.required_params(params)
-        pull = lambda g, p, p0: g + (2 * weight_decay * (p - p0)).astype(g.dtype)
-        return jax.tree.map(pull, grads, params, state.initial), state
+        wide = paths.at_least_float32
+
+        def add(grad, param, initial):
+            pull = 2 * weight_decay * (wide(param) - wide(initial))
+            return (grad + pull).astype(grad.dtype)
+
+        return jax.tree.map(add, grads, params, state.initial), state
 
     init = lambda params: L2InitState(jax.tree.map(jnp.copy, params))
     return optax.GradientTransformationExtraArgs(init, update)

@@ -75,6 +75,7 @@ def normalize_and_project(
         def project(update, param, norm):
             if not paths.is_weight(param):
                 return update
+            param = paths.at_least_float32(param)
             new = param + update
             now = _norm(new)
             held = (norm > 0) & (now > 0)

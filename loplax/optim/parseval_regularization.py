@@ -65,7 +65,7 @@ def parseval_regularization(
             # Multiplies from the shorter side.
             cube = jnp.linalg.multi_dot([kernel, kernel.T, kernel])
             pull = 4 * strength * (cube - scale * kernel)
-            return grad + pull.reshape(grad.shape).astype(grad.dtype)
+            return (grad + pull.reshape(grad.shape)).astype(grad.dtype)
 
         return jax.tree.map(add, grads, params), state
 

@@ -11,9 +11,25 @@ from loplax import branch
 from loplax.optim import checks, keys, paths, replacement
 
 UTILITIES = {
-    "gradient": lambda grad, weight: jnp.abs(grad * weight),
-    "magnitude": lambda grad, weight: jnp.abs(weight),
+    "gradient": lambda key, grad, weight: jnp.abs(grad * weight),
+    "magnitude": lambda key, grad, weight: jnp.abs(weight),
+    "random": lambda key, grad, weight: jax.random.uniform(key, weight.shape),
 }
+
+
+class AverageUtility(NamedTuple):
+    """Running means of the utilities, as far as there are any to keep.
+
+    Attributes:
+      total: per parameter the sum of its utilities, weighted by the powers of the decay
+        rate, ``[1, *shape]``: by the axis more than the parameter has, wrappers that
+        reset the state of single weights know that this is none.
+      weight: per parameter the sum of these weights, a scalar: all utilities of a
+        tensor start again together.
+    """
+
+    total: optax.Params
+    weight: optax.Params
 
 
 class SelectiveWeightReinitializationState(NamedTuple):
@@ -23,12 +39,14 @@ class SelectiveWeightReinitializationState(NamedTuple):
       inner: state of the inner optimiser.
       initial: the value at ``init`` of each parameter with fewer than two axes, and 0
         in the place of each weight tensor.
+      average: running means of the utilities; empty where there are none.
       count: steps taken, int32 scalar.
       key: typed random key; step ``count`` draws from ``fold_in(key, count)``.
     """
 
     inner: optax.OptState
     initial: optax.Params
+    average: AverageUtility
     count: jax.Array
     key: jax.Array
 
@@ -40,6 +58,7 @@ def selective_weight_reinitialization(
     period: int | jax.Array,
     utility: str = "gradient",
     pruning: str = "proportional",
+    decay_rate=0.0,
     initializer=None,
     key: jax.Array,
 ) -> optax.GradientTransformationExtraArgs:
@@ -51,21 +70,36 @@ def selective_weight_reinitialization(
 
     .. math::
       u = |g w| \quad \text{("gradient")} \qquad u = |w| \quad \text{("magnitude")}
+      \qquad u \sim \operatorname{uniform}(0, 1) \quad \text{("random")}
 
     the :math:`\lfloor \rho n \rfloor` weights of lowest utility and, with probability
     the remaining fraction, one more (``pruning="proportional"``), or those with
     :math:`u \le \rho \operatorname{mean}(u)` (``"threshold"``) start again: weights are
     drawn from ``initializer``; biases and norm scales, tensors with fewer than two
-    axes, return to their values at ``init``. The inner optimiser's state is left as it
-    is, as in the authors' code. It must be the last link of a chain.
+    axes, return to their values at ``init``. With a ``decay_rate`` :math:`\beta`, the
+    mean over the steps since the tensor's last re-initialisation takes the place of
+    :math:`u`, the utility of :math:`k` steps ago with the weight :math:`\beta^k`.
+
+    Utilities, pruning, and that the averages of a whole tensor start again when one of
+    its weights does, are those of the authors' code for the paper (an earlier version,
+    for SGD only, re-draws in every step and counts the age of each weight); so is that
+    the inner optimiser's state is left as it is. Their averages lack the bias
+    correction, which changes nothing: it is common to a tensor. A utility that is not
+    finite is never the lowest, and a step with one is left out of a tensor's average.
+
+    It must be the last link of a chain. Reverse-mode derivatives through ``update`` do
+    not exist. Where parameters have half precision the updates are float32, so that a
+    re-drawn weight is as the initialiser draws it.
 
     Args:
       inner: the optimiser of all parameters.
       factor: :math:`\rho`, at least 0; below 1 if proportional. May be traced, which
         is slower.
       period: steps between two re-initialisations. May be traced.
-      utility: ``"gradient"`` or ``"magnitude"``.
+      utility: ``"gradient"``, ``"magnitude"`` or ``"random"``.
       pruning: ``"proportional"`` or ``"threshold"``.
+      decay_rate: :math:`\beta`, in [0, 1); 0 takes the utility of the step alone, and
+        keeps no average. Averages of ``"random"`` would be as random, and are refused.
       initializer: distribution of the weights, as in ``jax.nn.initializers`` ``(key,
         shape, dtype) -> array``, or one per path of a weight tensor. Default:
         ``he_uniform()``.
@@ -97,8 +131,14 @@ def selective_weight_reinitialization(
     checks.one_of("pruning", pruning, list(PRUNINGS))
     high = 1 if pruning == "proportional" else jnp.inf
     checks.in_range("factor", factor, 0, high, below=True)
+    checks.in_range("decay_rate", decay_rate, 0, 1, below=True)
     checks.whole("period", period, 1)
     checks.typed_key(key)
+    averaged = isinstance(decay_rate, jax.core.Tracer) or decay_rate > 0
+    if averaged and utility == "random":
+        raise ValueError(
+            f"decay_rate must be 0 for random utilities, got {decay_rate}."
+        )
     if initializer is None:
         initializer = jax.nn.initializers.he_uniform()
     # Of a fraction known beforehand only the lowest weights need be sorted.
@@ -118,23 +158,51 @@ def selective_weight_reinitialization(
             if paths.is_weight(leaf):
                 draw_for(path)
         keep = lambda p: jnp.zeros((), p.dtype) if paths.is_weight(p) else jnp.copy(p)
+        zero = lambda p: jnp.zeros((1, *p.shape), paths.at_least_float32(p).dtype)
+        empty = AverageUtility((), ())
+        if averaged:
+            none = jax.tree.map(lambda p: jnp.zeros(()), params)
+            empty = AverageUtility(jax.tree.map(zero, params), none)
         return SelectiveWeightReinitializationState(
             inner=inner.init(params),
             initial=jax.tree.map(keep, params),
+            average=empty,
             count=jnp.zeros((), jnp.int32),
             key=keys.copy(key),
         )
 
-    def choose(key, factor, grads, weights, initial):
+    def measure(key, grad, weight):
+        wide = paths.at_least_float32
+        return UTILITIES[utility](key, wide(grad), wide(weight))
+
+    def observe(average, grads, params):
+        """The averages, of each tensor whose utilities now are all numbers."""
+
+        def mix(total, weight, grad, param):
+            now = measure(None, grad, param)
+            known = jnp.all(jnp.isfinite(now))
+            pick = lambda new, old: jnp.where(known, new, old).astype(old.dtype)
+            total = pick(decay_rate * total + now, total)
+            return AverageUtility(total, pick(decay_rate * weight + 1, weight))
+
+        mixed = jax.tree.map(mix, *average, grads, params)
+        return jax.tree.transpose(jax.tree.structure(grads), None, mixed)
+
+    def choose(key, factor, grads, params, initial, total, weight):
         """Per path, which weights start again, and the tensor as it starts."""
         chosen = {}
-        for i, (path, weight) in enumerate(weights.items()):
-            key_number, key_draw = jax.random.split(jax.random.fold_in(key, i))
-            useful = UTILITIES[utility](grads[path], weight)
-            low = PRUNINGS[pruning](useful, factor, key_number, most)
+        for i, (path, param) in enumerate(params.items()):
+            split = jax.random.split(jax.random.fold_in(key, i), 3)
+            if averaged:
+                useful = total[path][0] / weight[path]
+            else:
+                useful = measure(split[0], grads[path], param)
+            # What is not a number would be the lowest of all.
+            useful = jnp.where(jnp.isfinite(useful), useful, jnp.inf)
+            low = PRUNINGS[pruning](useful, factor, split[1], most)
             value = initial[path]
-            if paths.is_weight(weight):
-                value = draw_for(path)(key_draw, weight.shape, weight.dtype)
+            if paths.is_weight(param):
+                value = draw_for(path)(split[2], param.shape, param.dtype)
             chosen[path] = low, value
         return chosen
 
@@ -142,22 +210,30 @@ def selective_weight_reinitialization(
         checks.required_params(params)
         updates, inner_state = inner.update(grads, state.inner, params, **extra_args)
         count = optax.safe_increment(state.count)
-        due = count % period == 0
+        after, average = optax.apply_updates(params, updates), state.average
+        if averaged:
+            average = observe(average, grads, after)
+        trees = (grads, after, state.initial, *average)
         chosen = branch.cond(
-            due,
+            count % period == 0,
             choose,
             None,
             keys.at_step(state.key, count, "noise"),
             jnp.asarray(factor),
-            paths.by_path(grads).leaves,
-            paths.by_path(optax.apply_updates(params, updates)).leaves,
-            paths.by_path(state.initial).leaves,
+            *(paths.by_path(tree).leaves for tree in trees),
         )
         old, new = paths.by_path(params).leaves, paths.by_path(updates)
+        wide = paths.at_least_float32
         for path, (again, value) in chosen.items():
-            change = (value - old[path]).astype(new.leaves[path].dtype)
+            # Rounded to half precision, the change would not lead to the value.
+            change = wide(value) - wide(old[path])
             new.leaves[path] = jnp.where(again, change, new.leaves[path])
-        state = state._replace(inner=inner_state, count=count)
+        if averaged:
+            begun = new.treedef.unflatten([jnp.any(chosen[p][0]) for p in new.leaves])
+            restart = lambda begun, x: jnp.where(begun, 0, x)
+            average = (jax.tree.map(restart, begun, tree) for tree in average)
+            average = AverageUtility(*average)
+        state = state._replace(inner=inner_state, average=average, count=count)
         return new.unflatten(), state
 
     return optax.GradientTransformationExtraArgs(init, update)
@@ -165,15 +241,14 @@ def selective_weight_reinitialization(
 
 def _proportional(utility, factor, key, most) -> jax.Array:
     number = jnp.floor(factor * utility.size + jax.random.uniform(key))
-    # What is not a number would be the lowest of all.
-    scores = jnp.where(jnp.isnan(utility), jnp.inf, utility).ravel()
     capacity = min(utility.size, int(most * utility.size) + 1)
-    return replacement.lowest(scores, number, capacity)[0].reshape(utility.shape)
+    chosen, _ = replacement.lowest(utility.ravel(), number, capacity)
+    return chosen.reshape(utility.shape)
 
 
 def _threshold(utility, factor, key, most) -> jax.Array:
     del key, most
-    return utility <= factor * jnp.mean(utility)
+    return utility <= factor * jnp.mean(utility, where=jnp.isfinite(utility))
 
 
 PRUNINGS = {"proportional": _proportional, "threshold": _threshold}

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from loplax import branch
-from loplax.optim import checks, keys
+from loplax.optim import checks, keys, paths
 
 
 class ShrinkAndPerturbState(NamedTuple):
@@ -40,7 +40,8 @@ def shrink_and_perturb(
     .. math::
       \theta \leftarrow \lambda \theta + \Delta + \sigma \varepsilon
 
-    and :math:`\theta \leftarrow \theta + \Delta` at the others. Around SGD of step size
+    and :math:`\theta \leftarrow \theta + \Delta` at the others. Reverse-mode
+    derivatives through ``update`` do not exist. Around SGD of step size
     :math:`\alpha`, :math:`\lambda = 1 - \alpha w` every step is L2 regularisation of
     strength :math:`w` in the gradient, the form used by Dohare et al.
 
@@ -93,8 +94,9 @@ def shrink_and_perturb(
         noise = branch.cond(due, draw, None, key_noise, updates)
 
         def move(update, param, noise):
+            param = paths.at_least_float32(param)
             change = (shrink - 1) * param + perturb_scale * noise
-            return update + jnp.where(due, change, 0).astype(update.dtype)
+            return (update + jnp.where(due, change, 0)).astype(update.dtype)
 
         updates = jax.tree.map(move, updates, params, noise)
         return updates, ShrinkAndPerturbState(inner_state, count, state.key)

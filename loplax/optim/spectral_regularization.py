@@ -73,7 +73,7 @@ def spectral_regularization(
         def add(grad, param, anchor):
             slope = _slope_weight if paths.is_weight(param) else _slope_bias
             pull = strength * slope(param, anchor, exponent)
-            return grad + pull.reshape(grad.shape).astype(grad.dtype)
+            return (grad + pull.reshape(grad.shape)).astype(grad.dtype)
 
         grads = jax.tree.map(add, grads, params, anchors)
         return grads, SpectralRegularizationState(anchors)

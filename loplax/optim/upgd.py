@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from loplax.optim import checks, keys
+from loplax.optim import checks, keys, paths
 
 
 class UpgdState(NamedTuple):
@@ -42,10 +42,18 @@ def upgd(
       S &= \operatorname{sigmoid}(U / \max U) \\
       w &\leftarrow (1 - \alpha \lambda) w - \alpha (g + \sigma \xi) (1 - S)
 
-    All weights are equally old, so the bias correction of :math:`U` cancels. (In the
-    authors' code the maximum is not corrected: there :math:`S` is near 0 or 1 for the
-    first :math:`1 / (1 - \beta)` steps.) While no utility is positive, :math:`S` is 0
-    where it is negative and 1/2 where it is 0.
+    All weights are equally old, so the bias correction of :math:`U` cancels; inside a
+    wrapper that replaces units a new weight counts as useless at first. A step at which
+    some :math:`g w` is not finite is left out of :math:`U` for all weights. While no
+    utility is positive, :math:`S` is 0 where it is negative and 1/2 where it is 0.
+
+    These are the steps of the paper and of the code of its experiments, but that there
+    the maximum is not corrected, so that :math:`S` is near 0 or 1 for the first
+    :math:`1 / (1 - \beta)` steps. The authors' later, shorter code (their README)
+    doubles all steps, so that a weight of utility 0 makes a whole one: give it twice
+    the learning rate and half the weight decay. Its defaults are :math:`\beta` = 0.999
+    and :math:`\sigma` = :math:`\lambda` = 0.001; ours of :math:`\beta` is that for
+    input-permuted MNIST in the paper.
 
     By its definition it draws one normal number per weight and step, which on a CPU
     costs more than all the rest of a step with a small batch.
@@ -92,11 +100,16 @@ def upgd(
         del extra_args
         checks.required_params(params)
 
-        def observe(utility, grad, param):
-            mixed = decay_rate * utility - (1 - decay_rate) * grad * param
-            return mixed.astype(utility.dtype)
+        wide = paths.at_least_float32  # in half precision products vanish
+        now = jax.tree.map(lambda g, p: -wide(g) * wide(p), grads, params)
+        known = jax.tree.map(lambda x: jnp.all(jnp.isfinite(x)), now)
+        known = jnp.all(jnp.array(jax.tree.leaves(known)))
 
-        utility = jax.tree.map(observe, state.utility, grads, params)
+        def observe(utility, now):
+            mixed = decay_rate * utility + (1 - decay_rate) * now
+            return jnp.where(known, mixed, utility).astype(utility.dtype)
+
+        utility = jax.tree.map(observe, state.utility, now)
         tiny = jnp.finfo(jnp.float32).tiny
         highest = jnp.maximum(optax.tree.max(utility), tiny)
         key_noise = keys.at_step(state.key, state.count, "noise")
@@ -104,7 +117,7 @@ def upgd(
 
         def direction(grad, noise, utility, param):
             useless = jax.nn.sigmoid(-utility / highest)  # 1 - S
-            moved = (grad + noise_scale * noise) * useless + weight_decay * param
+            moved = (grad + noise_scale * noise) * useless + weight_decay * wide(param)
             return moved.astype(grad.dtype)
 
         directions = jax.tree.map(direction, grads, noise, utility, params)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from loplax.optim import checks
+from loplax.optim import checks, paths
 
 
 class WassersteinRegularizationState(NamedTuple):
@@ -68,8 +68,9 @@ def wasserstein_regularization(strength) -> optax.GradientTransformationExtraArg
         def add(grad, param, initial):
             order = jnp.argsort(param, axis=None)
             target = jnp.zeros_like(param.ravel()).at[order].set(initial.ravel())
-            pull = 2 * strength * (param - target.reshape(param.shape))
-            return grad + pull.astype(grad.dtype)
+            wide = paths.at_least_float32
+            pull = 2 * strength * (wide(param) - wide(target.reshape(param.shape)))
+            return (grad + pull).astype(grad.dtype)
 
         return jax.tree.map(add, grads, params, state.initial), state
 

@@ -81,6 +81,7 @@ def weight_clipping(
         updates, inner_state = inner.update(grads, state.inner, params, **extra_args)
 
         def clip(update, param, bound):
+            param = paths.at_least_float32(param)
             new, limit = param + update, kappa * bound
             back = jnp.clip(new, -limit, limit) - param
             return jnp.where(jnp.abs(new) > limit, back, update).astype(update.dtype)
@@ -94,4 +95,4 @@ def weight_clipping(
 def _initial_bound(param: jax.Array) -> jax.Array:
     if not paths.is_weight(param):
         return jnp.float32(1)
-    return jnp.max(jnp.abs(param)).astype(jnp.float32)
+    return jnp.max(jnp.abs(paths.at_least_float32(param)))

@@ -129,10 +129,10 @@ def made(values, name, optimizer="sgd", **changes):
     return methods.make(values, KEY, name=name, optimizer=optimizer, **options)
 
 
-def learn(name, values, optimizer="sgd"):
+def learn(name, values, optimizer="sgd", **static):
     """The weights after some steps."""
     network = methods.around(NETWORK, name, values, (3,))
-    tx = made(values, name, optimizer)
+    tx = made(values, name, optimizer, static=static or STATIC.get(name, {}))
     tapped = units.tap(network.apply, has_aux=True)
 
     def loss(params, stats, x):
@@ -253,7 +253,8 @@ def inner_by_hand(name, n, optimizer):
         inner = optax.adam(rate, n["b1"], n["b2"])
     else:
         inner = optax.sgd(rate, n.get("momentum"))
-    if optimizer in ("momentum", "adam") or name in ("l2", "shrink_and_perturb"):
+    decayed = ("l2", "shrink_and_perturb", "input_normalization")
+    if optimizer in ("momentum", "adam") or name in decayed:
         return optax.chain(optax.add_decayed_weights(n["weight_decay"]), inner)
     return inner
 
@@ -445,6 +446,26 @@ def test_values_are_those_of_the_optimizer_and_the_method():
         assert methods.values(config, name) == specs.SPECS[name].settings
 
 
+@pytest.mark.parametrize(
+    ("choice", "other"),
+    [
+        ("utility", "random"),
+        ("utility", "gradient"),
+        ("pruning", "threshold"),
+        ("decay_rate", 0.9),
+    ],
+)
+def test_every_choice_of_weight_resets_is_used(choice, other):
+    """The weights that it learns are others."""
+    values = first("weight_resets")
+    before = STATIC["weight_resets"]
+    found = jax.jit(lambda: learn("weight_resets", values, **before))()
+    changed = jax.jit(
+        lambda: learn("weight_resets", values, **before | {choice: other})
+    )()
+    assert differ(found, changed)
+
+
 def test_settings_that_are_no_numbers():
     """The bound on replacements is that of the largest rate in the sweep."""
     config = configs.get_config("paper")
@@ -460,7 +481,8 @@ def test_settings_that_are_no_numbers():
     config.sweep.replacement_rate = (0.0, 0.25)
     assert methods.static(config, "cbp", 10)["max_replacements"] == 3
     config.weight_resets.utility = "magnitude"
-    choices = {"utility": "magnitude", "pruning": "proportional"}
+    config.weight_resets.decay_rate = 0.5
+    choices = {"utility": "magnitude", "pruning": "proportional", "decay_rate": 0.5}
     assert methods.static(config, "weight_resets", 10) == choices
     assert methods.static(config, "redo", 10) == {"reset_inner": True}
     assert methods.static(config, "regrama", 10) == {}

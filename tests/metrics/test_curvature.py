@@ -235,3 +235,15 @@ def test_vmapped_decompositions_take_one_matrix_at_a_time_on_cpu(decompose):
     compiled = jax.jit(jax.vmap(decompose)).lower(batch).compile().as_text()
     calls = [line for line in compiled.splitlines() if "lapack" in line]
     assert calls and not any("5,3" in line for line in calls)
+
+
+def test_kernels_that_half_precision_cannot_hold():
+    """Sums over parameters overflow in float16; both are as those in float32."""
+    x = jnp.full((2, 9), 200.0, jnp.float16)
+    kernel = metrics.ntk(lambda w, x: x @ w, jnp.ones((9, 1), jnp.float16), x)
+    np.testing.assert_array_equal(kernel, np.full((2, 2), 9 * 200.0**2))
+    loss = lambda w: jnp.sum(jnp.array([4e4, 1.0]) * w**2)
+    values, _ = metrics.hessian_spectrum(
+        loss, jnp.ones(2, jnp.float16), jax.random.key(0), steps=2
+    )
+    np.testing.assert_allclose(values, [2, 8e4], rtol=1e-5)

@@ -53,6 +53,13 @@ def test_bfloat16():
     assert float(metrics.gradient_norm(grads)) == 257
 
 
+def test_float64():
+    """What is given in double precision is not rounded."""
+    with jax.enable_x64(True):
+        longer = metrics.gradient_norm({"w": jnp.array([1.0, 1e-5])}) - 1
+    np.testing.assert_allclose(longer, 5e-11, rtol=1e-3)
+
+
 @pytest.mark.parametrize("metric", METRICS)
 def test_under_jit_and_vmap(metric):
     rng = np.random.default_rng(0)

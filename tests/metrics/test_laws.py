@@ -74,6 +74,17 @@ def test_bfloat16(metric, drawn):
 
 
 @every
+def test_double_precision(metric, drawn):
+    """The same numbers in double precision: no more than rounding differs."""
+    h = drawn(1, (8, 4), zeros=0.3)
+    expected = metric(h)
+    with jax.enable_x64(True):
+        found = metric(jnp.asarray(h, jnp.float64))
+        assert found.dtype == jnp.int32 or metric not in INTEGER_RANKS
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+@every
 def test_under_jit_and_vmap(metric, drawn):
     h = np.stack([drawn(seed, (6, 4), zeros=0.3) for seed in range(5)])
     one_by_one = [metric(x) for x in h]

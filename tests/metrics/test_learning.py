@@ -120,3 +120,13 @@ def test_different_shapes_are_refused(metric):
     """Broadcast, they would compare every example with every other."""
     with pytest.raises(ValueError, match=r"same shape, got \(3,\) and \(3, 1\)"):
         metric(jnp.ones(3), jnp.ones((3, 1)))
+
+
+def test_precision():
+    """Squares that half precision cannot hold; differences that double can."""
+    high = jnp.full(3, 400.0, jnp.float16)
+    assert metrics.value_churn(high, -high) == 800.0**2
+    with jax.enable_x64(True):
+        one = jnp.ones(3)
+        found = metrics.value_churn(one, one + 1e-9)
+    np.testing.assert_allclose(found, 1e-18, rtol=1e-5)

@@ -55,6 +55,26 @@ def test_bfloat16(metric):
     assert float(metric(tree(258.0), tree(1.0))) == 257
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_sums_that_half_precision_cannot_hold(dtype):
+    """Neither overflow nor rounding of a sum of as many parameters as usual."""
+    params = {"w": jnp.full((40, 50), 60000, dtype), "b": jnp.ones(1, dtype)}
+    mean = (2000 * float(params["w"][0, 0]) + 1) / 2001
+    np.testing.assert_allclose(metrics.weight_magnitude(params), mean, rtol=1e-6)
+    opposite = jax.tree.map(jnp.negative, params)
+    far = 2 * np.sqrt(2000) * float(params["w"][0, 0])
+    np.testing.assert_allclose(metrics.distance(params, opposite), far, rtol=1e-5)
+
+
+@pytest.mark.parametrize("metric", DISTANCES)
+def test_float64(metric):
+    """What is given in double precision is not rounded."""
+    with jax.enable_x64(True):
+        one = {"w": jnp.ones(1)}
+        near = jax.tree.map(lambda x: x + 1e-12, one)
+        np.testing.assert_allclose(metric(one, near), 1e-12, rtol=1e-3)
+
+
 @pytest.mark.parametrize("metric", DISTANCES)
 def test_under_jit_and_vmap(metric):
     a, b = parameters(0, lead=(3,)), parameters(1, lead=(3,))

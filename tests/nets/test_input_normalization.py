@@ -58,7 +58,7 @@ def test_normalised_inputs():
     """All that was seen with equal weights has mean 0 and variance 1 afterwards."""
     x = np.random.default_rng(1).normal(size=(500, 4)) * [1, 10, 0.1, 3] + 5
     stats = input_normalization.update(input_normalization.init((4,)), x, 1.0)
-    y = input_normalization.normalize(stats, x)
+    y = input_normalization.normalize(stats, x, limit=jnp.inf)
     np.testing.assert_allclose(y.mean(0), 0, atol=1e-3)
     np.testing.assert_allclose(y.std(0), 1, rtol=1e-3)
 
@@ -77,11 +77,47 @@ def test_large_means():
 
 
 def test_an_input_that_was_always_zero():
-    """Its first other value is at most 1 / sqrt(alpha) deviations off."""
+    """Its first other value is at most 1 / sqrt(alpha) deviations off, or the limit."""
     x = jnp.zeros((300, 1)).at[-1].set(50.0)
     stats = jax.tree.map(lambda s: s[-1], run(x, (1,), 0.99))
-    y = float(input_normalization.normalize(stats, x[-1])[0])
+    y = float(input_normalization.normalize(stats, x[-1], limit=jnp.inf)[0])
     assert 8 < y < 10
+    assert input_normalization.normalize(stats, x[-1]) == 5
+    assert input_normalization.normalize(stats, -x[-1], limit=3.0) == -3
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 3e38])
+@pytest.mark.parametrize("lead", [(), (4,)])
+def test_a_bad_value_is_left_out(bad, lead):
+    """A constant with one bad value, first or later, has the constant as its mean."""
+    for place in (0, 3):
+        x = jnp.full((6, *lead, 2), 7.0).at[(place, *(0,) * len(lead), 1)].set(bad)
+        found = jax.tree.map(lambda s: s[-1], run(x, (2,), 0.9))
+        np.testing.assert_allclose(found.mean, 7, rtol=1e-6)
+        np.testing.assert_allclose(found.variance, 0, atol=1e-10)
+
+
+def test_a_bad_value_costs_no_other():
+    """The rest of its batch counts, and so do the other features."""
+    x = np.random.default_rng(3).normal(size=(5, 6, 2)).astype(np.float32)
+    broken = x.copy()
+    broken[2, 0, 1] = np.nan
+    found, sound = (run(jnp.array(b), (2,), 1.0) for b in (broken, x))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_array_equal(a[..., 0], b[..., 0]), found, sound
+    )
+    rest = np.delete(x[2, :, 1], 0)
+    one = input_normalization.update(input_normalization.init((2,)), broken[2], 1.0)
+    np.testing.assert_allclose(one.mean[1], rest.mean(), rtol=1e-5)
+    np.testing.assert_allclose(one.variance[1], rest.var(), rtol=1e-5)
+
+
+def test_half_precision():
+    """Statistics stay float32, also of numbers whose squares half precision lacks."""
+    x = jnp.array([[300.0], [500.0]], jnp.float16)
+    found = input_normalization.update(input_normalization.init((1,)), x, 1.0)
+    assert found.variance.dtype == jnp.float32
+    assert (found.mean, found.variance) == (400, 100.0**2)
 
 
 def test_bad_arguments():

@@ -1,5 +1,7 @@
 """adam: optax's Adam, except that every replaced unit counts its steps from 0."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -57,6 +59,28 @@ def test_optax_adam_while_nothing_is_replaced(net, wrap):
     ours, _ = play(net, WRAPS[wrap](optim.adam(rate, net.groups, **settings)))
     theirs, _ = play(net, WRAPS[wrap](optax.adam(rate, **settings)))
     assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "bfloat16"])
+def test_optax_adam_in_every_precision(net, dtype):
+    """To the last digits, also where float32 would not do for the bias correction."""
+    with jax.enable_x64(dtype == "float64"):
+        params = net.random(0, dtype=dtype)
+        grads = net.random(1, (STEPS,), dtype)
+
+        def run(tx):
+            state, found = tx.init(params), []
+            for t in range(STEPS):
+                grad = jax.tree.map(lambda g, t=t: g[t], grads)
+                updates, state = tx.update(grad, state, params)
+                found.append(updates)
+            return found
+
+        ours = jax.jit(lambda: run(optim.adam(LR, net.groups)))()
+        theirs = jax.jit(lambda: run(optax.adam(LR)))()
+        digits = 1e-14 if dtype == "float64" else 0.0
+        close = functools.partial(np.testing.assert_allclose, rtol=digits, atol=0)
+        jax.tree.map(close, ours, theirs)
 
 
 def test_a_replaced_unit_starts_as_a_fresh_adam(net):

@@ -163,7 +163,7 @@ CASES = {
     ),
     "selective_weight_reinitialization": Case(
         make_selective_weight_reinitialization,
-        {"factor": (0.3, 0.1), "period": (2, 3)},
+        {"factor": (0.3, 0.1), "period": (2, 3), "decay_rate": (0.5, 0.9)},
     ),
     "regularizers": Case(
         make_regularizers,

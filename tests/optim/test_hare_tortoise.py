@@ -97,3 +97,18 @@ def test_tortoise_in_low_precision():
         state = step(state)
     close(state.tortoise["w"], 0.999**10 * np.ones(3))
     assert optax.tree.get(state, "tortoise") is state.tortoise
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_hare_that_is_lost_leaves_the_tortoise(bad):
+    """Of weights that rest, one of which is bad for a step, the mean is theirs."""
+    params = {"w": jnp.array([1.0, 2.0])}
+    tx = optim.hare_tortoise(optax.sgd(1.0), momentum=0.9, period=100)
+
+    @jax.jit
+    def tortoises(grads):
+        step = lambda state, grad: (tx.update({"w": grad}, state, params)[1],) * 2
+        return jax.lax.scan(step, tx.init(params), grads)[1].tortoise["w"]
+
+    found = tortoises(jnp.zeros((5, 2)).at[2, 1].set(bad))
+    np.testing.assert_allclose(found, np.tile([1.0, 2.0], (5, 1)), rtol=1e-6)

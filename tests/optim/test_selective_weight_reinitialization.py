@@ -169,3 +169,112 @@ def test_wrong_arguments():
     tx = make(factor=0.1, initializer={"w": jax.nn.initializers.he_normal()})
     with pytest.raises(ValueError, match=r"initializer: nothing for 'conv'"):
         tx.init(draw(0))
+
+
+def test_random_utility():
+    """Every weight starts again equally often, whatever it and its gradient are."""
+    params = {"w": jnp.arange(20.0).reshape(4, 5)}
+
+    @jax.jit
+    @jax.vmap
+    def fresh(seed):
+        tx = optim.selective_weight_reinitialization(
+            SGD,
+            factor=0.25,
+            period=1,
+            utility="random",
+            initializer=jax.nn.initializers.constant(-1.0),
+            key=jax.random.key(seed),
+        )
+        updates, _ = tx.update(params, tx.init(params), params)
+        return jnp.isclose(params["w"] + updates["w"], -1)
+
+    found = np.asarray(fresh(jnp.arange(400)))
+    np.testing.assert_array_equal(found.sum(axis=(1, 2)), 5)
+    error = np.sqrt(0.25 * 0.75 / 400)
+    np.testing.assert_allclose(found.mean(axis=0), 0.25, atol=4 * error)
+
+
+def averages(grads, decay_rate, period=100):
+    """State and update after each step, of weights that stay 1."""
+    params = {"w": jnp.ones(np.shape(grads)[1:])}
+
+    @jax.jit
+    def run(grads, decay_rate):
+        tx = optim.selective_weight_reinitialization(
+            optax.sgd(0.0),
+            factor=0.25,
+            period=period,
+            decay_rate=decay_rate,
+            initializer=jax.nn.initializers.constant(7.0),
+            key=jax.random.key(0),
+        )
+
+        def step(state, grad):
+            updates, state = tx.update({"w": grad}, state, params)
+            return state, (state.average, updates["w"])
+
+        return jax.lax.scan(step, tx.init(params), grads)[1]
+
+    return run(jnp.asarray(grads, jnp.float32), decay_rate)
+
+
+def test_averaged_utility():
+    """The mean since the last re-initialisation of the tensor decides, with weights."""
+    grads = np.random.default_rng(3).normal(size=(6, 4, 10)).astype(np.float32)
+    found, updates = averages(grads, 0.8, period=3)
+    for start in (0, 3):
+        total = weight = 0.0
+        for t in range(start, start + 3):
+            total, weight = 0.8 * total + np.abs(grads[t]), 0.8 * weight + 1
+            if t < start + 2:
+                np.testing.assert_allclose(found.total["w"][t, 0], total, rtol=1e-5)
+                np.testing.assert_allclose(found.weight["w"][t], weight, rtol=1e-5)
+        lowest = total <= np.sort(total, axis=None)[9]
+        np.testing.assert_array_equal(updates[start + 2] == 6, lowest)
+        assert not np.any(found.total["w"][start + 2]) and not found.weight["w"][t]
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_bad_utility_is_left_out_of_the_average(bad):
+    """A constant with one bad value, first or later, has the constant as its mean."""
+    for place in (0, 2):
+        grads = np.full((5, 2, 2), 3.0)
+        grads[place, 0, 1] = bad
+        found, _ = averages(grads, 0.9)
+        mean = found.total["w"][-1, 0] / found.weight["w"][-1]
+        np.testing.assert_allclose(mean, 3, rtol=1e-6)
+
+
+def test_half_precision():
+    """Utilities do not underflow, and a new weight is what was drawn."""
+    grads = np.full((1, 2, 4), 1e-4) * np.arange(1, 9).reshape(2, 4)
+    for value, dtype in ((1e-4, jnp.float16), (1024, jnp.bfloat16)):
+        params = {"w": jnp.full((2, 4), value, dtype)}
+        tx = optim.selective_weight_reinitialization(
+            optax.sgd(0.0),
+            factor=0.25,
+            period=1,
+            initializer=jax.nn.initializers.constant(0.01),
+            key=jax.random.key(0),
+        )
+        grad = {"w": jnp.asarray(grads[0], dtype)}
+        updates, _ = tx.update(grad, tx.init(params), params)
+        after = optax.apply_updates(params, updates)["w"]
+        again = np.arange(8).reshape(2, 4) < 2
+        expected = np.where(again, jnp.asarray(0.01, dtype), params["w"])
+        assert after.dtype == dtype
+        np.testing.assert_array_equal(after, expected)
+
+
+def test_averages_of_random_utilities_are_refused():
+    for decay_rate in (0.5, 1.0):
+        with pytest.raises(ValueError, match=f"decay_rate .*{decay_rate}"):
+            optim.selective_weight_reinitialization(
+                SGD,
+                factor=0.1,
+                period=1,
+                utility="random",
+                decay_rate=decay_rate,
+                key=jax.random.key(0),
+            )

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 from loplax import optim
 
@@ -116,3 +117,23 @@ def test_utility_in_low_precision():
     step = lambda _, state: tx.update(params, state, params)[1]
     state = jax.jit(lambda: jax.lax.fori_loop(0, 5000, step, tx.init(params)))()
     close(state[0].utility["w"], (0.9999**5000 - 1) * np.ones(3), rtol=0.01)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_bad_value_is_left_out_of_the_utility(bad):
+    """With one bad gradient, first or later, the others protect as without it."""
+    params = {"w": jnp.array([1.0, 2.0]), "v": jnp.array([-3.0])}
+    tx = optim.upgd(1.0, noise_scale=0.0, decay_rate=0.9, key=jax.random.key(0))
+
+    @jax.jit
+    def last(grads):
+        step = lambda state, grad: tx.update(grad, state, params)[::-1]
+        updates = jax.lax.scan(step, tx.init(params), grads)[1]
+        return jax.tree.map(lambda u: u[-1], updates)
+
+    grads = {"w": np.full((5, 2), -1.0), "v": np.full((5, 1), 0.5)}
+    expected = last(grads)
+    for place in (0, 2):
+        broken = {name: g.copy() for name, g in grads.items()}
+        broken["w"][place, 1] = bad
+        jax.tree.map(close, last(broken), expected)
