@@ -8,6 +8,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from loplax import sharding
+
 
 class WeightAxis(NamedTuple):
     """The axis of one parameter that runs over the units of a group.
@@ -49,18 +51,32 @@ class WeightAxis(NamedTuple):
         """The repetitions ``(outer, inner)``, without those that are 1."""
         return tuple(n for n in self.repeat if n > 1)
 
-    def spread(self, values: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    def spread(
+        self,
+        values: jax.Array,
+        shape: tuple[int, ...],
+        out_sharding: jax.sharding.NamedSharding | None = None,
+    ) -> jax.Array:
         """Lays per-unit values over the parameter.
 
         Args:
           values: one value per unit, ``[size]``, or one per position and unit,
             ``[*positions, size]``.
           shape: the parameter's shape.
+          out_sharding: the parameter's sharding, ``jax.typeof(weight).sharding``, where
+            it may lie on a mesh with Explicit axes.
 
         Returns:
-          An array that broadcasts to ``shape`` and holds each unit's value at the
-          weights the unit owns, and zero (``False``) at the weights of no unit.
+          An array that broadcasts to ``shape``, lies as the parameter does, and holds
+          each unit's value at the weights the unit owns, and zero (``False``) at the
+          weights of no unit.
         """
+        laid = self._lay(sharding.whole(values), shape)
+        if out_sharding is None or not any(out_sharding.spec):
+            return laid
+        return jnp.broadcast_to(laid, shape, out_sharding=out_sharding)
+
+    def _lay(self, values: jax.Array, shape: tuple[int, ...]) -> jax.Array:
         dims = [1] * len(shape)
         if self.groups > 1:
             blocks = values.reshape(self.groups, -1)
@@ -88,7 +104,7 @@ class WeightAxis(NamedTuple):
           size: number of units.
 
         Returns:
-          The sums, ``[size]``.
+          The sums, ``[size]``, on a mesh whole on every device.
         """
         totals = self.totals(weights, size)
         return jnp.sum(totals, axis=tuple(range(totals.ndim - 1)))
@@ -107,17 +123,19 @@ class WeightAxis(NamedTuple):
         if self.groups > 1:
             block_axis = self.block_axis % weights.ndim
             others = tuple({*range(weights.ndim)} - {axis, block_axis})
-            plane = jnp.sum(weights, axis=others)
+            plane = sharding.whole(jnp.sum(weights, axis=others))
             plane = plane if axis < block_axis else plane.T
             plane = plane.reshape(size // self.groups, self.groups, -1)
             return jnp.sum(plane, axis=2).T.reshape(size)
-        if weights.ndim == 2 and weights.size > 4096:
+        sharded = any(jax.typeof(weights).sharding.spec)
+        if weights.ndim == 2 and weights.size > 4096 and not sharded:
             # A matrix-vector product reads memory faster than a sum does.
             ones = jnp.ones(weights.shape[1 - axis], weights.dtype)
             pair = (ones, weights) if axis else (weights, ones)
             line = jnp.matmul(*pair, precision="highest")
         else:
-            line = jnp.sum(weights, axis=tuple({*range(weights.ndim)} - {axis}))
+            others = tuple({*range(weights.ndim)} - {axis})
+            line = sharding.whole(jnp.sum(weights, axis=others))
         outer, inner = self.repeat
         line = line[self.start : self.start + outer * size * inner]
         if not self.positions:

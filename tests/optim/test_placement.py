@@ -176,7 +176,7 @@ def test_a_replacement_is_one_event(net):
 
 
 def test_paths_unknown_in_update(net):
-    """The same words as in ``init``: the optimiser of one model, another's gradients."""
+    """The same words as in ``init``."""
     tx, params = make(net), net.random(0)
     other = {name.replace("w1", "w1x"): value for name, value in params.items()}
     for call in (

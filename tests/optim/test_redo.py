@@ -73,7 +73,9 @@ def test_dormant_units(net, threshold, decay):
             dormant = magnitude / magnitude.mean() <= threshold
             np.testing.assert_array_equal(state.replaced[name][t], dormant)
             magnitude[dormant] = 0
-            np.testing.assert_allclose(state.units[name].magnitude[t], magnitude, rtol=1e-5)
+            np.testing.assert_allclose(
+                state.units[name].magnitude[t], magnitude, rtol=1e-5
+            )
         assert state.replaced[name].any() and not state.replaced[name].all()
 
 

@@ -161,7 +161,9 @@ def test_a_dead_unit_before_anything_is_known(net):
     np.testing.assert_allclose(params["w0"][9, :, 0], 0.5, rtol=1e-6)
     np.testing.assert_array_equal(params["w1"][9, 0], 0.0)
     assert params["b0"][9, 0] == 0.0
-    np.testing.assert_array_equal(state.units["a"].age[:12, 0], [*range(1, 10), 0, 1, 2])
+    np.testing.assert_array_equal(
+        state.units["a"].age[:12, 0], [*range(1, 10), 0, 1, 2]
+    )
 
 
 def test_a_gap_that_has_not_ended_says_nothing(net):
