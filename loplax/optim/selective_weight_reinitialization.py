@@ -82,10 +82,10 @@ def selective_weight_reinitialization(
 
     Utilities, pruning, and that the averages of a whole tensor start again when one of
     its weights does, are those of the authors' code for the paper (an earlier version,
-    for SGD only, re-draws in every step and counts the age of each weight); so is that
-    the inner optimiser's state is left as it is. Their averages lack the bias
-    correction, which changes nothing: it is common to a tensor. A utility that is not
-    finite is never the lowest, and a step with one is left out of a tensor's average.
+    for SGD only, adds up fractions of a weight at every step and spares young weights);
+    so is that the inner optimiser's state is left as it is. Their averages lack the
+    bias correction, which changes nothing: it is common to a tensor. A utility that is
+    not finite is never the lowest, and a step with one is left out of the average.
 
     It must be the last link of a chain. Reverse-mode derivatives through ``update`` do
     not exist. Where parameters have half precision the updates are float32, so that a
@@ -192,17 +192,19 @@ def selective_weight_reinitialization(
         """Per path, which weights start again, and the tensor as it starts."""
         chosen = {}
         for i, (path, param) in enumerate(params.items()):
-            split = jax.random.split(jax.random.fold_in(key, i), 3)
+            key_number, key_draw, key_utility = jax.random.split(
+                jax.random.fold_in(key, i), 3
+            )
             if averaged:
                 useful = total[path][0] / weight[path]
             else:
-                useful = measure(split[0], grads[path], param)
+                useful = measure(key_utility, grads[path], param)
             # What is not a number would be the lowest of all.
             useful = jnp.where(jnp.isfinite(useful), useful, jnp.inf)
-            low = PRUNINGS[pruning](useful, factor, split[1], most)
+            low = PRUNINGS[pruning](useful, factor, key_number, most)
             value = initial[path]
             if paths.is_weight(param):
-                value = draw_for(path)(split[2], param.shape, param.dtype)
+                value = draw_for(path)(key_draw, param.shape, param.dtype)
             chosen[path] = low, value
         return chosen
 
