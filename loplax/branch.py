@@ -1,5 +1,6 @@
 """A branch that stays a branch under ``vmap``."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -53,6 +54,10 @@ def cond(
             lambda data: function(*jax.tree.map(_wrap_key, data, operands))
         )
         data = jax.tree.map(_unwrap_key, operands)
+        if any(map(sharding.is_split, [*jax.tree.leaves(operands), *new, *old])):
+            return jax.tree.map(
+                functools.partial(_select, here), again(run)(data), again(rest)(data)
+            )
         return jax.lax.cond(here, again(run), again(rest), data)
 
     return jax.lax.cond(anywhere, each, rest, (body_consts, other_consts), args)
@@ -72,6 +77,13 @@ def _flags(flag):
 def _flags_of_batch(axis_size, in_batched, flag):
     del axis_size, in_batched
     return (_flags(jnp.any(flag))[0], flag), (False, True)
+
+
+def _select(flag: jax.Array, new: jax.Array, old: jax.Array) -> jax.Array:
+    """A select of what is sharded; JAX's own for a batched ``lax.cond`` refuses it."""
+    lies = jax.typeof(new).sharding
+    flags = jnp.broadcast_to(flag, new.shape, out_sharding=lies)
+    return jnp.where(flags, new, old)
 
 
 def _hoist(function: Callable[..., Any], args: Any):

@@ -25,6 +25,12 @@ def whole(x: jax.Array, *axes: int) -> jax.Array:
     return x if spec == sharding.spec else laid(x, sharding.update(spec=spec))
 
 
+def is_split(x: jax.Array) -> bool:
+    """Whether some axis of an array, or of its type, is sharded."""
+    kind = x if isinstance(x, jax.core.ShapedArray) else jax.typeof(x)
+    return any(kind.sharding.spec)
+
+
 def laid(x: jax.Array, sharding: NamedSharding) -> jax.Array:
     """An array laid out as a type says, ``jax.typeof(other).sharding``."""
     if sharding.mesh.empty or jax.typeof(x).sharding == sharding:

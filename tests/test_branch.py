@@ -1,11 +1,14 @@
 """A branch under vmap: the values of a select, but only the work that is needed."""
 
+import contextlib
+import functools
 import itertools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from loplax import branch
 
@@ -139,3 +142,90 @@ def test_nothing_runs_where_no_flag_is_set():
     many(FLAGS, ROWS)
     jax.effects_barrier()
     assert runs
+
+
+# On a mesh. Its one device will do, since types tell where arrays lie.
+
+
+def mesh_of(kind):
+    return jax.make_mesh((1,), ("x",), axis_types=(kind,))
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["mesh set", "mesh of arguments"])
+@pytest.mark.parametrize("otherwise", [None, lambda x: x, lambda x: jnp.ones(4)])
+@pytest.mark.parametrize("body", [lambda x: 2 * x, lambda x: jnp.full(4, 3.0)])
+def test_results_that_lie_differently(body, otherwise, known):
+    """The result lies as ``otherwise`` has it, the zeros as ``body``."""
+    mesh = mesh_of(AxisType.Explicit)
+    lay = lambda x, *over: jax.device_put(x, NamedSharding(mesh, PartitionSpec(*over)))
+    one = lambda flag, x: branch.cond(flag, body, otherwise, x)
+    with jax.set_mesh(mesh) if known else contextlib.nullcontext():
+        for flag in (True, False):
+            x = lay(ROWS[0], "x")
+            found = jax.jit(one)(flag, x)
+            like = (otherwise or body)(x) if flag or otherwise else 0 * body(x)
+            np.testing.assert_array_equal(found, body(x) if flag else like)
+            if jax.typeof(like).sharding.mesh == jax.typeof(x).sharding.mesh:
+                assert jax.typeof(found).sharding == jax.typeof(like).sharding
+        for flags, rows in (
+            (FLAGS, lay(ROWS, None, "x")),
+            (lay(FLAGS, "x"), lay(ROWS, "x", None)),
+        ):
+            found = jax.jit(jax.vmap(one))(flags, rows)
+            each = [one(flag, row) for flag, row in zip(FLAGS, ROWS, strict=True)]
+            np.testing.assert_array_equal(found, each)
+
+
+@pytest.mark.parametrize("vmapped", [False, True])
+@pytest.mark.parametrize("varies", [*itertools.product([False, True], repeat=2)])
+def test_results_that_vary_over_devices(varies, vmapped):
+    """In a ``shard_map`` with its check on, either function's result may vary."""
+    mesh, axis = mesh_of(AxisType.Auto), PartitionSpec("x")
+    other = {True: lambda x: x, False: None}[varies[1]]
+
+    def run(flag, x, same):
+        body = lambda x: 2.0 * (x if varies[0] else same)
+        cond = lambda flag, x: branch.cond(flag, body, other, x)
+        out = (jax.vmap(cond, (0, None)) if vmapped else cond)(flag, x)
+        return out if any(varies) else jax.lax.pcast(out, "x", to="varying")
+
+    flag = jnp.array([True, False]) if vmapped else jnp.array(True)
+    none, out = PartitionSpec(), PartitionSpec(None, "x") if vmapped else axis
+    parallel = jax.shard_map(run, mesh=mesh, in_specs=(none, axis, none), out_specs=out)
+    found = jax.jit(parallel)(flag, ROWS[0], ROWS[0])
+    rest = ROWS[0] if varies[1] else jnp.zeros(4)
+    expected = jnp.stack([2 * ROWS[0], rest]) if vmapped else 2 * ROWS[0]
+    np.testing.assert_array_equal(found, expected)
+
+
+# Derivatives.
+
+
+def test_derivatives_are_those_of_lax_cond():
+    """Forward, reverse and twice, alone and in a batch."""
+    x = jnp.array([0.5, 1.5, -1.0])
+
+    def loss(cond):
+        body = lambda x: jnp.sin(x) * scale
+        return lambda flag, x: jnp.sum(cond(flag, body, lambda x: x**3, x) ** 2)
+
+    scale = jnp.array([1.0, 2.0, 3.0])
+    ours, theirs = loss(branch.cond), loss(jax.lax.cond)
+
+    @jax.jit
+    def derivatives(flag):
+        many = lambda one: (one(flag, x), jax.vmap(one, (0, None))(FLAGS, x))
+        of = lambda loss: [d(loss, 1) for d in (jax.grad, jax.jacfwd, jax.hessian)]
+        return [list(map(many, of(loss))) for loss in (ours, theirs)]
+
+    for flag in (True, False):
+        close = functools.partial(np.testing.assert_allclose, rtol=1e-6)
+        jax.tree.map(close, *derivatives(flag))
+
+
+def test_the_branch_stays_in_the_derivative_of_a_batch():
+    loss = lambda flag, x: jnp.sum(branch.cond(flag, jnp.sort, lambda x: x, x) ** 2)
+    grads = jax.vmap(jax.grad(loss, argnums=1))
+    found = list(primitives(jax.make_jaxpr(grads)(FLAGS, ROWS).jaxpr))
+    assert ("sort", True) in found and ("sort", False) not in found
+    assert ("scatter-add", False) not in found

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from loplax import sharding
 from loplax.units.paths import by_path as by_path
 
 
@@ -16,7 +17,7 @@ def is_weight(leaf: jax.Array) -> bool:
 
 def matrix(weight: jax.Array) -> jax.Array:
     """A weight tensor as ``[inputs, outputs]``, at least in float32."""
-    return at_least_float32(weight).reshape(-1, weight.shape[-1])
+    return sharding.whole(at_least_float32(weight)).reshape(-1, weight.shape[-1])
 
 
 def at_least_float32(leaf: jax.Array) -> jax.Array:

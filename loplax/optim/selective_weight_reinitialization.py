@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from loplax import branch
+from loplax import branch, sharding
 from loplax.optim import checks, keys, paths, replacement
 
 UTILITIES = {
@@ -225,10 +225,9 @@ def selective_weight_reinitialization(
             *(paths.by_path(tree).leaves for tree in trees),
         )
         old, new = paths.by_path(params).leaves, paths.by_path(updates)
-        wide = paths.at_least_float32
         for path, (again, value) in chosen.items():
             # Rounded to half precision, the change would not lead to the value.
-            change = wide(value) - wide(old[path])
+            change = replacement.difference(value, old[path])
             new.leaves[path] = jnp.where(again, change, new.leaves[path])
         if averaged:
             begun = new.treedef.unflatten([jnp.any(chosen[p][0]) for p in new.leaves])
@@ -242,10 +241,10 @@ def selective_weight_reinitialization(
 
 
 def _proportional(utility, factor, key, most) -> jax.Array:
-    number = jnp.floor(factor * utility.size + jax.random.uniform(key))
+    number = jnp.floor(factor * utility.size + jax.random.uniform(key, (), jnp.float32))
     capacity = min(utility.size, int(most * utility.size) + 1)
-    chosen, _ = replacement.lowest(utility.ravel(), number, capacity)
-    return chosen.reshape(utility.shape)
+    low, _ = replacement.lowest(sharding.whole(utility).ravel(), number, capacity)
+    return sharding.laid(low.reshape(utility.shape), jax.typeof(utility).sharding)
 
 
 def _threshold(utility, factor, key, most) -> jax.Array:

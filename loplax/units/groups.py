@@ -127,8 +127,8 @@ class WeightAxis(NamedTuple):
             plane = plane if axis < block_axis else plane.T
             plane = plane.reshape(size // self.groups, self.groups, -1)
             return jnp.sum(plane, axis=2).T.reshape(size)
-        sharded = any(jax.typeof(weights).sharding.spec)
-        if weights.ndim == 2 and weights.size > 4096 and not sharded:
+        split = sharding.is_split(weights)
+        if weights.ndim == 2 and weights.size > 4096 and not split:
             # A matrix-vector product reads memory faster than a sum does.
             ones = jnp.ones(weights.shape[1 - axis], weights.dtype)
             pair = (ones, weights) if axis else (weights, ones)

@@ -1,8 +1,12 @@
 """Records of units, their table, and the check against the parameters."""
 
+import math
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from loplax import units
 
@@ -41,6 +45,39 @@ def test_spread_over_the_blocks_of_a_grouped_convolution(order):
     laid = laid if order == (0, 1) else laid.T
     assert laid.tolist() == [[0, 0, 2, 2, 4, 4], [1, 1, 3, 3, 5, 5]]
     assert record.total(jnp.ones(shape), 6).tolist() == [2.0] * 6
+
+
+RECORDS = {
+    "plain": (units.WeightAxis("w", 1), 6, (4, 6)),
+    "repeated": (units.WeightAxis("w", 0, repeat=(2, 3), start=1), 2, (14, 5)),
+    "large": (units.WeightAxis("w", -1), 80, (70, 80)),
+    "kernel": (units.WeightAxis("w", 2), 3, (2, 2, 3, 4)),
+    "grouped": (units.WeightAxis("w", 0, groups=3, block_axis=1), 6, (2, 6)),
+}
+
+
+@pytest.mark.parametrize(("record", "size", "shape"), RECORDS.values(), ids=RECORDS)
+def test_sharded_weights(record, size, shape):
+    """What is spread lies as the weight does; sums are whole. Types tell it."""
+    mesh = jax.make_mesh((1, 1), ("x", "y"), axis_types=(AxisType.Explicit,) * 2)
+    replicated = NamedSharding(mesh, PartitionSpec())
+    over = PartitionSpec(*("x", "y", None, None)[: len(shape)])
+    values = jnp.arange(1.0, size + 1)
+    weight = jnp.arange(math.prod(shape), dtype=jnp.float32).reshape(shape)
+    expected = record.spread(values, shape), record.total(weight, size)
+    weight = jax.device_put(weight, NamedSharding(mesh, over))
+
+    def both(values, weight):
+        lies = jax.typeof(weight).sharding
+        spread = record.spread(values, shape, lies)
+        return jnp.where(spread != 0, spread, 0 * weight), record.total(weight, size)
+
+    for given in (values, jax.device_put(values, replicated)):
+        laid, total = jax.jit(both)(given, weight)
+        np.testing.assert_array_equal(laid, jnp.broadcast_to(expected[0], shape))
+        np.testing.assert_allclose(total, expected[1], rtol=1e-6)
+        assert jax.typeof(laid).sharding == jax.typeof(weight).sharding
+        assert not any(jax.typeof(total).sharding.spec)
 
 
 def test_table():
