@@ -96,8 +96,12 @@ def ccbp(
       McCutcheon et al., `Calibrated partial resets: preventing policy collapse in
       continual reinforcement learning <https://arxiv.org/abs/2607.24996>`_, 2026,
       there CPR; first as `continuous continual backpropagation
-      <https://openreview.net/forum?id=UJqXhFFzKu>`_. Defaults from the authors' code
-      for the slippery ant.
+      <https://openreview.net/forum?id=UJqXhFFzKu>`_. Defaults are those of the
+      authors' scripts for the slippery ant with a threshold of 1, and of their CPR on
+      the delayed ant. Their functions ``ccbp`` and ``cpr`` default to an exponential in
+      place of the sigmoid, with a rate of 0.012 and a threshold of 0.95, their
+      ``CcbpConfig`` to a rate of 0.01, and an earlier script for the slippery ant to a
+      linear one with sharpness 10, threshold 0.5 and decay 0.9.
     """
     checks.in_range("replacement_rate", replacement_rate, 0, 1)
     checks.in_range("sharpness", sharpness)
@@ -130,7 +134,7 @@ def ccbp(
         return new, replacement_rate * jnp.minimum(1, fraction)
 
     def update(grads, state, params=None, **extra_args):
-        placement.require_last(update)
+        placement.require_last()
         checks.required_params(params)
         unit_checks.check(groups, params)
         updates, inner_state = inner.update(grads, state.inner, params, **extra_args)

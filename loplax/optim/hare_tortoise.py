@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from loplax.optim import checks, paths
+from loplax.optim import checks, paths, placement
 
 
 class HareTortoiseState(NamedTuple):
@@ -73,8 +73,7 @@ def hare_tortoise(
       tortoise networks <https://arxiv.org/abs/2406.02596>`_, ICML 2024.
     """
     checks.in_range("momentum", momentum, 0, 1)
-    checks.whole("period", period, 1)
-    period = jnp.asarray(period, jnp.int32)
+    is_due = checks.period(period)
     inner = optax.with_extra_args_support(inner)
 
     def init(params):
@@ -82,6 +81,7 @@ def hare_tortoise(
         return HareTortoiseState(inner.init(params), tortoise, jnp.zeros((), jnp.int32))
 
     def update(grads, state, params=None, **extra_args):
+        placement.require_last()
         checks.required_params(params)
         updates, inner_state = inner.update(grads, state.inner, params, **extra_args)
         hare = optax.apply_updates(params, updates)
@@ -93,7 +93,7 @@ def hare_tortoise(
 
         tortoise = jax.tree.map(follow, state.tortoise, hare)
         count = optax.safe_increment(state.count)
-        due = count % period == 0
+        due = is_due(count)
 
         def back(update, param, tortoise):
             return jnp.where(due, tortoise - param, update).astype(update.dtype)

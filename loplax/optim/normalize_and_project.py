@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from loplax.optim import checks, paths
+from loplax.optim import checks, paths, placement
 
 
 class NormalizeAndProjectState(NamedTuple):
@@ -69,6 +69,7 @@ def normalize_and_project(
         return NormalizeAndProjectState(inner.init(params), jax.tree.map(_norm, params))
 
     def update(grads, state, params=None, **extra_args):
+        placement.require_last()
         checks.required_params(params)
         updates, inner_state = inner.update(grads, state.inner, params, **extra_args)
 

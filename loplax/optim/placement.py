@@ -7,7 +7,6 @@ optax functions that call them.
 """
 
 import sys
-from collections.abc import Callable
 from types import FrameType
 
 TRANSPARENT = frozenset(
@@ -24,13 +23,12 @@ TRANSPARENT = frozenset(
 """Functions of optax that pass on the updates of what they wrap, or skip them."""
 
 
-def require_last(update: Callable, *, reads_features: bool = False) -> None:
-    """Raises if optax changes the updates of the caller, or calls it out of step.
+def require_last(*, reads_features: bool = False) -> None:
+    """Raises if optax changes what the calling ``update`` returns, or when it runs.
 
     Args:
-      update: the update function of the wrapper that calls this.
-      reads_features: whether it reads activations of the forward pass, of which
-        ``optax.MultiSteps`` passes on those of the last minibatch alone.
+      reads_features: whether the caller reads activations of the forward pass, of
+        which ``optax.MultiSteps`` passes on those of the last minibatch alone.
 
     Raises:
       ValueError: if the wrapper is not the last link of its chain, or stands inside a

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from loplax import branch, sharding
-from loplax.optim import checks, keys, paths, replacement
+from loplax.optim import checks, keys, paths, placement, replacement
 
 UTILITIES = {
     "gradient": lambda key, grad, weight: jnp.abs(grad * weight),
@@ -87,9 +87,8 @@ def selective_weight_reinitialization(
     bias correction, which changes nothing: it is common to a tensor. A utility that is
     not finite is never the lowest, and a step with one is left out of the average.
 
-    It must be the last link of a chain. Reverse-mode derivatives through ``update`` do
-    not exist. Where parameters have half precision the updates are float32, so that a
-    re-drawn weight is as the initialiser draws it.
+    It must be the last link of a chain. Where parameters have half precision the
+    updates are float32, so that a re-drawn weight is as the initialiser draws it.
 
     Args:
       inner: the optimiser of all parameters.
@@ -132,7 +131,7 @@ def selective_weight_reinitialization(
     high = 1 if pruning == "proportional" else jnp.inf
     checks.in_range("factor", factor, 0, high, below=True)
     checks.in_range("decay_rate", decay_rate, 0, 1, below=True)
-    checks.whole("period", period, 1)
+    is_due = checks.period(period)
     checks.typed_key(key)
     averaged = isinstance(decay_rate, jax.core.Tracer) or decay_rate > 0
     if averaged and utility == "random":
@@ -143,7 +142,6 @@ def selective_weight_reinitialization(
         initializer = jax.nn.initializers.he_uniform()
     # Of a fraction known beforehand only the lowest weights need be sorted.
     most = 1.0 if isinstance(factor, jax.core.Tracer) else float(factor)
-    period = jnp.asarray(period, jnp.int32)
     inner = optax.with_extra_args_support(inner)
 
     def draw_for(path):
@@ -209,6 +207,7 @@ def selective_weight_reinitialization(
         return chosen
 
     def update(grads, state, params=None, **extra_args):
+        placement.require_last()
         checks.required_params(params)
         updates, inner_state = inner.update(grads, state.inner, params, **extra_args)
         count = optax.safe_increment(state.count)
@@ -217,7 +216,7 @@ def selective_weight_reinitialization(
             average = observe(average, grads, after)
         trees = (grads, after, state.initial, *average)
         chosen = branch.cond(
-            count % period == 0,
+            is_due(count),
             choose,
             None,
             keys.at_step(state.key, count, "noise"),

@@ -40,10 +40,9 @@ def shrink_and_perturb(
     .. math::
       \theta \leftarrow \lambda \theta + \Delta + \sigma \varepsilon
 
-    and :math:`\theta \leftarrow \theta + \Delta` at the others. Reverse-mode
-    derivatives through ``update`` do not exist. Around SGD of step size
-    :math:`\alpha`, :math:`\lambda = 1 - \alpha w` every step is L2 regularisation of
-    strength :math:`w` in the gradient, the form used by Dohare et al.
+    and :math:`\theta \leftarrow \theta + \Delta` at the others. Around SGD of
+    step size :math:`\alpha`, :math:`\lambda = 1 - \alpha w` every step is L2
+    regularisation of strength :math:`w` in the gradient, the form used by Dohare et al.
 
     Args:
       inner: the optimiser of all parameters.
@@ -75,9 +74,8 @@ def shrink_and_perturb(
     """
     checks.in_range("shrink", shrink, 0, 1)
     checks.in_range("perturb_scale", perturb_scale)
-    checks.whole("period", period, 1)
+    is_due = checks.period(period)
     checks.typed_key(key)
-    period = jnp.asarray(period, jnp.int32)
     inner = optax.with_extra_args_support(inner)
 
     def init(params):
@@ -88,7 +86,7 @@ def shrink_and_perturb(
         checks.required_params(params)
         updates, inner_state = inner.update(grads, state.inner, params, **extra_args)
         count = optax.safe_increment(state.count)
-        due = count % period == 0
+        due = is_due(count)
         draw = lambda key, like: optax.tree.random_like(key, like, jax.random.normal)
         key_noise = keys.at_step(state.key, count, "noise")
         noise = branch.cond(due, draw, None, key_noise, updates)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from loplax.optim import checks, paths
+from loplax.optim import checks, paths, placement
 
 
 class WeightClippingState(NamedTuple):
@@ -77,6 +77,7 @@ def weight_clipping(
         return WeightClippingState(inner.init(params), first)
 
     def update(grads, state, params=None, **extra_args):
+        placement.require_last()
         checks.required_params(params)
         updates, inner_state = inner.update(grads, state.inner, params, **extra_args)
 

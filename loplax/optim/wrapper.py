@@ -155,7 +155,7 @@ def replacing(
         return branch.cond(due, body, None, operands, key, step.count)
 
     def update(grads, state, params=None, *, features=None, **extra_args):
-        placement.require_last(update, reads_features=method.needs_features)
+        placement.require_last(reads_features=method.needs_features)
         checks.required_params(params)
         unit_checks.check(groups, params)
         activations = {}

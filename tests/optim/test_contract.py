@@ -159,11 +159,14 @@ CASES = {
         },
     ),
     "wrappers": Case(
-        make_wrappers, {"momentum": (0.9, 0.5), "period": (2, 3), "kappa": (0.7, 0.3)}
+        make_wrappers,
+        {"momentum": (0.9, 0.5), "period": (2, 3), "kappa": (0.7, 0.3)},
+        must_be_last=True,
     ),
     "selective_weight_reinitialization": Case(
         make_selective_weight_reinitialization,
         {"factor": (0.3, 0.1), "period": (2, 3), "decay_rate": (0.5, 0.9)},
+        must_be_last=True,
     ),
     "regularizers": Case(
         make_regularizers,
@@ -413,6 +416,22 @@ def test_bfloat16_run(bench, name):
     elif name not in NOISY:
         close = functools.partial(np.testing.assert_allclose, rtol=0.05, atol=0.05)
         jax.tree.map(lambda a, b: close(np.asarray(a, np.float32), b), params, wide)
+
+
+@each_case
+def test_derivatives(bench, name):
+    """Forward and reverse derivatives of a run of updates exist, as in optax."""
+    tx = CASES[name].make(bench.net.groups, jax.random.key(0), **CASES[name].fixed())
+
+    def loss(params):
+        state = tx.init(params)
+        for t in range(2):
+            inputs = pick((bench.grads, bench.features), t)
+            params, state = apply_step(tx, params, state, *inputs)
+        return sum(jnp.sum(x) for x in jax.tree.leaves(params))
+
+    jax.eval_shape(jax.grad(loss), bench.params)
+    jax.eval_shape(lambda p: jax.jvp(loss, (p,), (p,)), bench.params)
 
 
 @each_case
