@@ -118,7 +118,7 @@ class ResNet(nn.Module):
 def test_residual_network(prove):
     """The stream has all writers and readers; each block has units of its own."""
     apply, params = linen(ResNet(), IMAGE)
-    found = prove(apply, params, IMAGE, coupled=True)
+    found = prove(apply, params, IMAGE)
     assert found.names == ("stem", "block_0_in", "block_1_in", "wider")
     stream = found[0]
     assert paths(stream.incoming) == [
@@ -144,7 +144,7 @@ class Transformer(nn.Module):
 
 def test_transformer(prove):
     """The MLP and the stream are found; attention is left out with a reason."""
-    found = prove(*linen(Transformer(), TOKENS), TOKENS, coupled=True)
+    found = prove(*linen(Transformer(), TOKENS), TOKENS)
     assert found.names == ("embed", "mlp_in")
     stream, hidden = found
     attention = [f"attention/{name}/kernel" for name in ("query", "key", "value")]
@@ -172,7 +172,7 @@ class Heads(nn.Module):
 
 def test_actor_critic(prove):
     """Two heads read one layer; a head of one unit still has its bias."""
-    (group,) = prove(*linen(Heads(), X), X, coupled=True)
+    (group,) = prove(*linen(Heads(), X), X)
     assert paths(group.outgoing) == ["policy/kernel", "value/kernel"]
     assert [r.bias for r in group.outgoing] == ["policy/bias", "value/bias"]
     assert paths(group.scales) == ["norm/scale"]
