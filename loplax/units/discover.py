@@ -215,7 +215,8 @@ def _collect(book: ledger.Ledger, returned: set[int]) -> Findings:
             left_out.setdefault(name, reasons[root])
         elif read:
             keys = _features(name, read)
-            taps.update({keys[_place(r.tap)]: r.tap for r in reversed(read)})
+            for record in read:
+                taps.setdefault(keys[_place(record.tap)], record.tap)
             found.append(_group(book, name, root, records[root], keys))
     taken = {group.name for group in found} | set(left_out)
     for path, reason in untracked.items():
