@@ -41,9 +41,28 @@ def find(
     out with a reason: units that are sliced, attention between activations, weights
     that are shared, computed from other parameters or used inside ``scan``.
 
-    Units under a layer or group norm stay coupled by its statistics, which do not count
-    as readers. A per-unit factor counts as a scale wherever it is applied, the slopes
-    of a PReLU included. A layer of a single unit is no group.
+    What is found obeys three laws:
+
+    (a) with its outgoing weights at 0, the output does not depend on the weights that
+        enter a unit, but through the statistics in ``coupled_by``;
+    (b) outgoing weights see the activations that ``tap`` gives and nothing else, each
+        the one named by its ``feature``;
+    (c) units that change places with all their incoming weights, biases, scales and
+        outgoing weights leave the output as it is, within each of ``blocks`` blocks.
+
+    A layer norm or RMS norm over the units couples them, in (a). Under a group norm
+    they are coupled and alike only within a group of channels, in (a) and (c). A batch
+    norm in training takes the statistics of each unit over the batch: all three hold.
+    Masks of dropout and running statistics stay where they are when units change
+    places: ``tied_to`` names them, and (c) holds if they change places too, which for
+    random masks is the same in distribution. Printing the units tells all this.
+
+    What varies along the units is a parameter of theirs, or the group is left out. A
+    factor is a scale if it enters once, whole, and has one number per unit (and place,
+    as after flattening); ``1 + g`` counts as ``g``, the slopes of a PReLU are scales. A
+    sum of products of shifted activations with all entries of one parameter, one or
+    more for each unit, is a depthwise convolution and that parameter an incoming
+    weight. A layer of a single unit is no group.
 
     Args:
       apply: the model, ``apply(params, *inputs) -> output``, any pytrees. Running
@@ -214,7 +233,8 @@ def _collect(book: ledger.Ledger, returned: set[int]) -> Findings:
             left_out.setdefault(name, reasons[root])
         elif read:
             keys = _features(name, read)
-            taps.update({keys[_place(r.tap)]: r.tap for r in reversed(read)})
+            for record in read:
+                taps.setdefault(keys[_place(record.tap)], record.tap)
             found.append(_group(book, name, root, records[root], keys))
     taken = {group.name for group in found} | set(left_out)
     for path, reason in untracked.items():

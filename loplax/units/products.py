@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax.extend import core
 
-CONVOLUTION = "convolve_patches"
+FORMS = ("convolve_patches", "convolve_depthwise")
+"""Names of convolutions: as one matrix product, and with one input per output."""
 
 
 @jax.jit
@@ -33,26 +34,41 @@ def sum_of_products(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def convolve_patches(
-    inputs: jax.Array, kernel: jax.Array, strides, padding, **_
+    inputs: jax.Array,
+    kernel: jax.Array,
+    strides,
+    padding,
+    feature_group_count: int = 1,
+    **_,
 ) -> jax.Array:
     r"""A convolution as one matrix product of the images' patches.
 
     .. math::
       y_{hwo} = \sum_{ijc} x_{sh + i,\, sw + j,\, c} \, W_{ijco}
 
+    A depthwise one is the sum of products with shifted images,
+    :math:`y_{hwc} = \sum_{ij} x_{sh + i,\, sw + j,\, c} \, W_{ij1c}`.
+
     On a CPU, XLA's own convolution is fast outside loops only: the gradients of one
-    within a ``scan`` take about twenty times as long as these. On accelerators it is
-    the other way round. ``find`` and ``tap`` take it for the convolution that it is.
+    within a ``scan`` take about twenty times as long as these, and forty times if it
+    is depthwise (350 against 9 ms for two 3x3 layers of 32 channels and 16 images of
+    16x16). On accelerators it is the other way round. ``find`` and ``tap`` take either
+    form for the convolution that it is.
 
     Args:
       inputs: ``[batch, height, width, in]``.
-      kernel: ``[side, side, in, out]``, without dilation or groups.
+      kernel: ``[side, side, in, out]``, without dilation; ``[side, side, 1, in]`` if
+        depthwise.
       strides: steps along height and width.
       padding: zeros before and after each of them, or ``"VALID"`` for none.
+      feature_group_count: 1, or the number of inputs for a depthwise convolution.
 
     Returns:
       ``[batch, height, width, out]``; for ``flax.linen.Conv`` to take as
       ``conv_general_dilated``.
+
+    Raises:
+      ValueError: for other groups.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -63,14 +79,26 @@ def convolve_patches(
       ...                                     dimension_numbers=names)
       >>> bool((y == same).all())
       True
+      >>> kernel = jnp.ones((3, 3, 1, 3))
+      >>> convolve_patches(x, kernel, (1, 1), "VALID", feature_group_count=3).shape
+      (1, 3, 3, 3)
     """
+    channels, groups = inputs.shape[-1], feature_group_count
+    depthwise = groups == channels and kernel.shape[2:] == (1, channels)
+    if groups != 1 and not depthwise:
+        raise ValueError(
+            f"feature_group_count must be 1, or {channels} with a kernel of shape "
+            f"[..., 1, {channels}], for images of {channels} channels; got {groups} "
+            f"and a kernel of shape {kernel.shape}."
+        )
     edges = ((0, 0), (0, 0)) if padding == "VALID" else padding
     numbers = (*strides, *(size for pair in edges for size in pair))
-    return _convolution(tuple(map(int, numbers)))(inputs, kernel)
+    convolve = _convolution(FORMS[depthwise], tuple(map(int, numbers)))
+    return convolve(inputs, kernel)
 
 
 @functools.cache
-def _convolution(numbers: tuple[int, ...]):
+def _convolution(form: str, numbers: tuple[int, ...]):
     """The convolution with these strides and edges, whose name tells them."""
     strides, edges = numbers[:2], (numbers[2:4], numbers[4:6])
 
@@ -82,13 +110,23 @@ def _convolution(numbers: tuple[int, ...]):
             down = slice(i, height - rows + i + 1, strides[0])
             return inputs[:, down, j : width - columns + j + 1 : strides[1]]
 
+        if form == FORMS[1]:
+            places = [(i, j) for i in range(rows) for j in range(columns)]
+            return sum(shifted(i, j) * kernel[i, j, 0] for i, j in places)
         lines = [
             jnp.stack([shifted(i, j) for j in range(columns)], 3) for i in range(rows)
         ]
         return jnp.tensordot(jnp.stack(lines, 3), kernel, 3)
 
-    convolve.__name__ = "_".join([CONVOLUTION, *map(str, numbers)])
+    convolve.__name__ = "_".join([form, *map(str, numbers)])
     return jax.jit(convolve)
+
+
+def _fits(form: str, inputs, kernel) -> bool:
+    channels = inputs.shape[-1]
+    if form == FORMS[1]:
+        return kernel.shape[2:] == (1, channels)
+    return form == FORMS[0] and kernel.shape[2] == channels
 
 
 def recognise(eqn: core.JaxprEqn) -> tuple[str, dict] | None:
@@ -104,12 +142,15 @@ def recognise(eqn: core.JaxprEqn) -> tuple[str, dict] | None:
     if name == sum_of_products.__name__ and ranks[0] >= 1 and ranks[1] == 2:
         dimensions = (((ranks[0] - 1,), (0,)), ((), ()))
         function, found = sum_of_products, ("dot_general", dimensions)
-    numbers = name.removeprefix(f"{CONVOLUTION}_").split("_")
-    if ranks == (4, 4) and len(numbers) == 6 and all(map(str.isdigit, numbers)):
+    words = name.split("_")
+    form, numbers, blocks = "_".join(words[:2]), words[2:], 1
+    digits = len(numbers) == 6 and all(map(str.isdigit, numbers))
+    if ranks == (4, 4) and digits and _fits(form, *shapes):
         dimensions = jax.lax.ConvDimensionNumbers(
             lhs_spec=(0, 3, 1, 2), rhs_spec=(3, 2, 0, 1), out_spec=(0, 3, 1, 2)
         )
-        function = _convolution(tuple(map(int, numbers)))
+        blocks = shapes[0].shape[-1] if form == FORMS[1] else 1
+        function = _convolution(form, tuple(map(int, numbers)))
         found = "conv_general_dilated", dimensions
     if function is None:
         return None
@@ -117,5 +158,5 @@ def recognise(eqn: core.JaxprEqn) -> tuple[str, dict] | None:
     if str(expected) != str(eqn.params["jaxpr"]):
         return None
     primitive, dimensions = found
-    groups = {"feature_group_count": 1, "batch_group_count": 1}
+    groups = {"feature_group_count": blocks, "batch_group_count": 1}
     return primitive, {"dimension_numbers": dimensions, **groups}

@@ -14,9 +14,11 @@ def tap(apply: Callable[..., Any], *, has_aux: bool = False) -> Callable[..., An
     """Makes a model also return the activations of its hidden units.
 
     The activation of a group is the value that meets its outgoing weights, the one that
-    utilities are computed from. The model is traced once and its operations run
-    unchanged: nothing is computed twice, derivative rules and ``jax.checkpoint``
-    regions are kept, and under ``jit`` activations that are not used cost nothing.
+    utilities are computed from. Where several readers meet different values, as behind
+    the norms of a residual stream, there is one activation each. The model is traced
+    once and its operations run unchanged: nothing is computed twice, derivative rules
+    and ``jax.checkpoint`` regions are kept, and under ``jit`` activations that are not
+    used cost nothing.
 
     Args:
       apply: the model, ``apply(params, *inputs) -> output``.
@@ -24,9 +26,11 @@ def tap(apply: Callable[..., Any], *, has_aux: bool = False) -> Callable[..., An
 
     Returns:
       A function ``(params, *inputs) -> (output, features)``, with the output of
-      ``apply`` and, for each group that ``find`` names, the activation
-      ``[..., size]``. Repeated units, as behind a flattened image, keep an axis for the
-      repetitions: ``[batch, height * width, channels]``.
+      ``apply`` and, for each group that ``find`` names, the activation ``[..., size]``
+      that its first outgoing weight multiplies, under the group's name. The activations
+      of other readers are named by ``WeightAxis.feature``: ``"group@path"``. Repeated
+      units, as behind a flattened image, keep an axis for the repetitions:
+      ``[batch, height * width, channels]``.
 
     Example:
       >>> import jax, jax.numpy as jnp
