@@ -205,6 +205,8 @@ def convolution(book: ledger.Ledger, step: walk.Step, values: list[labels.Value]
     window = f"{step.name} slides its window over {{}}"
     book.drop_all(rest, window)
     book.drop_reduced(x, step.name)
+    for label in outputs or ():
+        book.bind(label, blocks)
     dims = list(labels.free(step.avals[0].shape))
     dims[out[1]] = labels.rename(weights.dims, names)[rhs[0]]
     return [labels.Value(tuple(dims), labels.DATA, taint=x.taint, matmul=matmul)]

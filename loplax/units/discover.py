@@ -4,7 +4,6 @@ import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax.extend import core
 
@@ -67,7 +66,8 @@ def find(
     Args:
       apply: the model, ``apply(params, *inputs) -> output``, any pytrees. Running
         statistics and random keys are inputs or closed over, never parameters.
-      params: the trainable parameters, or their shapes.
+      params: the trainable parameters, or their shapes; or a module of nnx (its
+        ``nnx.Param`` are the parameters) or Equinox (all its arrays are).
       *inputs: examples of the inputs, or their shapes.
       names: select these groups, as ``Units.select`` does.
       has_aux: whether ``apply`` returns ``(output, aux)``. What only ``aux`` needs,
@@ -90,59 +90,9 @@ def find(
       >>> found[0].name, found[0].size, found[0].outgoing[0].path
       ('w1', 4, 'w2')
     """
-    traced = trace(apply, params, inputs, has_aux)
+    traced = hosts.trace(apply, params, inputs, has_aux)
     found = analyse(traced.closed, traced.kept, params).units
     return found if names is None else found.select(*names)
-
-
-class Trace(NamedTuple):
-    """A traced model.
-
-    Attributes:
-      closed: its jaxpr; the parameters are its first inputs, in the order of `paths`.
-      kept: number of leading outputs that count.
-      structure: structure of the outputs: what the model returns, its changed state.
-      leaves: the inputs of the jaxpr.
-      write: stores the changed state in the model, if that is a module.
-    """
-
-    closed: core.ClosedJaxpr
-    kept: int
-    structure: Any
-    leaves: list
-    write: Callable[[Any], None]
-
-
-def trace(apply, params, inputs, has_aux: bool) -> Trace:
-    """Traces a model.
-
-    Args:
-      apply: the model.
-      params: its parameters.
-      inputs: its inputs.
-      has_aux: whether it returns ``(output, aux)``.
-
-    Returns:
-      The traced model. A module is not changed.
-    """
-    model = hosts.split(params)
-    given, merge = hosts.arrays(inputs)
-    leaves, treedef = jax.tree.flatten((model.params, model.rest, given))
-
-    def flat(*leaves):
-        params, rest, given = jax.tree.unflatten(treedef, leaves)
-        merged = model.merge(params, rest)
-        return apply(merged, *merge(given)), model.state(merged)
-
-    closed, (shape, state) = jax.make_jaxpr(flat, return_shape=True)(*leaves)
-    if has_aux and not (isinstance(shape, tuple) and len(shape) == 2):
-        raise ValueError(
-            "With has_aux=True the model must return a pair (output, aux), not "
-            f"{type(shape).__name__}."
-        )
-    counted = shape[0] if has_aux else shape
-    structure = jax.tree.structure((shape, state))
-    return Trace(closed, len(jax.tree.leaves(counted)), structure, leaves, model.write)
 
 
 def paths(params: Any) -> dict[str, tuple[int, ...] | None]:
@@ -233,7 +183,8 @@ def _collect(book: ledger.Ledger, returned: set[int]) -> Findings:
             left_out.setdefault(name, reasons[root])
         elif read:
             keys = _features(name, read)
-            taps.update({keys[_place(r.tap)]: r.tap for r in reversed(read)})
+            for record in read:
+                taps.setdefault(keys[_place(record.tap)], record.tap)
             found.append(_group(book, name, root, records[root], keys))
     taken = {group.name for group in found} | set(left_out)
     for path, reason in untracked.items():

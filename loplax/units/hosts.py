@@ -1,10 +1,11 @@
-"""Models as frameworks hold them: parameters, other state, and what is no array."""
+"""Models as frameworks hold them: parameters, other state, no arrays; and a trace."""
 
 import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+from jax.extend import core
 
 
 class Model(NamedTuple):
@@ -70,3 +71,53 @@ def arrays(tree: Any) -> tuple[Any, Callable[[Any], Any]]:
         return jax.tree.map(pick, held, others, is_leaf=lambda x: x is None)
 
     return held, merge
+
+
+class Trace(NamedTuple):
+    """A traced model.
+
+    Attributes:
+      closed: its jaxpr; the parameters are its first inputs, in tree order.
+      kept: number of leading outputs that count.
+      structure: structure of the outputs: what the model returns, its changed state.
+      leaves: the inputs of the jaxpr.
+      write: stores the changed state in the model, if that is a module.
+    """
+
+    closed: core.ClosedJaxpr
+    kept: int
+    structure: Any
+    leaves: list
+    write: Callable[[Any], None]
+
+
+def trace(apply, params, inputs, has_aux: bool) -> Trace:
+    """Traces a model.
+
+    Args:
+      apply: the model.
+      params: its parameters.
+      inputs: its inputs.
+      has_aux: whether it returns ``(output, aux)``.
+
+    Returns:
+      The traced model. A module is not changed.
+    """
+    model = split(params)
+    given, merge = arrays(inputs)
+    leaves, treedef = jax.tree.flatten((model.params, model.rest, given))
+
+    def flat(*leaves):
+        params, rest, given = jax.tree.unflatten(treedef, leaves)
+        merged = model.merge(params, rest)
+        return apply(merged, *merge(given)), model.state(merged)
+
+    closed, (shape, state) = jax.make_jaxpr(flat, return_shape=True)(*leaves)
+    if has_aux and not (isinstance(shape, tuple) and len(shape) == 2):
+        raise ValueError(
+            "With has_aux=True the model must return a pair (output, aux), not "
+            f"{type(shape).__name__}."
+        )
+    counted = shape[0] if has_aux else shape
+    structure = jax.tree.structure((shape, state))
+    return Trace(closed, len(jax.tree.leaves(counted)), structure, leaves, model.write)

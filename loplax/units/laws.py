@@ -31,7 +31,7 @@ def is_seen(bench: trial.Trial, drawn: Draw, group) -> bool:
     """Whether anything that enters the units reaches the output."""
     everyone = _everyone(group)
     changed = trial.write(drawn.values, _entering(group), everyone, bench.values())
-    return trial.distance(bench.run(changed, drawn.inputs)[0], drawn.outputs) > 0
+    return bench.distance(bench.run(changed, drawn.inputs)[0], drawn.outputs) > 0
 
 
 def fail(group, law: str, what: str):
@@ -39,8 +39,8 @@ def fail(group, law: str, what: str):
     raise ValueError(f"{group.name!r} breaks law ({law}) of units: {what}.")
 
 
-def _expect_same(group, law, what, new, old) -> None:
-    apart = trial.distance(new, old)
+def _expect_same(bench, group, law, what, new, old) -> None:
+    apart = bench.distance(new, old)
     if apart:
         fail(group, law, f"{what} (by {apart:.1g} of its size)")
 
@@ -90,7 +90,7 @@ def _silence(bench, drawn, group) -> None:
         )
         seen = (bench.run(values, drawn.inputs)[0] for values in (changed, silent))
         what = "with outgoing weights of 0 the output depends on what enters the units"
-        _expect_same(group, "a", what, *seen)
+        _expect_same(bench, group, "a", what, *seen)
 
 
 def _muted(values, group, chosen, numbers) -> dict:
@@ -120,7 +120,7 @@ def _completeness(bench, drawn, group) -> None:
             keys = _keys(group, features)
             seen.append([features[key][..., chosen] for key in keys])
         what = "with incoming weights of 0 their activations depend on something else"
-        _expect_same(group, "a", what, *seen)
+        _expect_same(bench, group, "a", what, *seen)
 
 
 def _null_space(bench, drawn, group) -> None:
@@ -141,7 +141,9 @@ def _null_space(bench, drawn, group) -> None:
             step = kind * trial.spread(record, unseen, weights.shape)
             changed = values | {record.path: (weights + step).astype(weights.dtype)}
             what = f"{record.path!r} reads something else than features[{key!r}]"
-            _expect_same(group, "b", what, bench.run(changed, inputs)[0], outputs)
+            _expect_same(
+                bench, group, "b", what, bench.run(changed, inputs)[0], outputs
+            )
 
 
 def _unseen(bench, record, group, activation) -> np.ndarray:
@@ -179,7 +181,7 @@ def _rescaling(bench, drawn, group) -> None:
         ratio = trial.spread(record, ratios[_key(group, record)], weights.shape)
         after = trial.write(after, [record], everyone, {record.path: weights * ratio})
     what = "an outgoing weight does not multiply the activation that tap gives"
-    _expect_same(group, "b", what, bench.run(after, drawn.inputs)[0], outputs)
+    _expect_same(bench, group, "b", what, bench.run(after, drawn.inputs)[0], outputs)
 
 
 def _ratios(group, old, new) -> dict[str, np.ndarray]:
@@ -208,4 +210,6 @@ def _places(bench, drawn, group) -> None:
             swapped[record.path] = trial.move(swapped[record.path], record, order)
         done.add(place)
     what = "the output changes when units change places"
-    _expect_same(group, "c", what, bench.run(swapped, drawn.inputs)[0], drawn.outputs)
+    _expect_same(
+        bench, group, "c", what, bench.run(swapped, drawn.inputs)[0], drawn.outputs
+    )

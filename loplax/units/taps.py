@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend import core
 
-from loplax.units import discover, ledger, walk
+from loplax.units import discover, hosts, ledger, walk
 
 
 def tap(apply: Callable[..., Any], *, has_aux: bool = False) -> Callable[..., Any]:
@@ -21,7 +21,8 @@ def tap(apply: Callable[..., Any], *, has_aux: bool = False) -> Callable[..., An
     used cost nothing.
 
     Args:
-      apply: the model, ``apply(params, *inputs) -> output``.
+      apply: the model, ``apply(params, *inputs) -> output``. The parameters may be a
+        module, as for ``find``; the state of an nnx module moves on as in a plain call.
       has_aux: whether it returns ``(output, aux)``, as for ``find``.
 
     Returns:
@@ -44,7 +45,7 @@ def tap(apply: Callable[..., Any], *, has_aux: bool = False) -> Callable[..., An
     """
 
     def tapped(params, *inputs):
-        traced = discover.trace(apply, params, inputs, has_aux)
+        traced = hosts.trace(apply, params, inputs, has_aux)
         closed = traced.closed
         taps = discover.analyse(closed, traced.kept, params).taps
         wanted = {(t.address, t.operand): None for t in taps.values()}

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from loplax.units import hosts, taps
+from loplax.units import hosts, taps, walk
 from loplax.units.paths import by_path
 
 
@@ -19,12 +19,15 @@ class Trial(NamedTuple):
       run: ``(values, inputs) -> (outputs, features)``; parameters by path.
       leaves: the parameters or their shapes, by path.
       inputs: the arrays among the inputs.
+      tolerance: how far two equal results may differ, relative to their size: the
+        square root of the precision of the coarsest numbers seen.
       rng: for the random numbers.
     """
 
     run: Callable[[dict, Any], tuple[list, dict]]
     leaves: dict[str, Any]
     inputs: Any
+    tolerance: float
     rng: np.random.Generator
 
     def values(self) -> dict[str, Any]:
@@ -40,6 +43,15 @@ class Trial(NamedTuple):
             noise = self.rng.uniform(0.2, 0.8, leaf.shape)
             noise = noise * self.rng.choice([-1, 1], leaf.shape)
         return np.asarray(noise, leaf.dtype)
+
+    def distance(self, new, old) -> float:
+        """How far results differ beyond rounding, relative to their size; else 0."""
+        worst = 0.0
+        for a, b in zip(new, old, strict=True):
+            a, b = (np.nan_to_num(np.asarray(x, np.complex128)) for x in (a, b))
+            size = max(np.abs(b).max(initial=0), np.abs(a).max(initial=0), 1e-6)
+            worst = max(worst, np.abs(a - b).max(initial=0) / size)
+        return worst if worst > self.tolerance else 0.0
 
     def near(self, *, alike: bool = False):
         """The inputs with some noise; or the first place of the first everywhere."""
@@ -64,35 +76,29 @@ def prepare(apply, params, inputs, has_aux: bool, seed: int) -> Trial:
 
     @jax.jit
     def run(values, arrays):
-        whole = known._replace(leaves=values).unflatten()
-        output, features = tapped(model.merge(whole, model.rest), *merge(arrays))
+        # jit sorts a dict; the tree has an order of its own.
+        in_order = {path: values[path] for path in known.leaves}
+        whole = known._replace(leaves=in_order).unflatten()
+        rest = jax.tree.map(lambda leaf: leaf, model.rest)  # new boxes, in this trace
+        output, features = tapped(model.merge(whole, rest), *merge(arrays))
         leaves = jax.tree.leaves(output[0] if has_aux else output)
         outputs = [x for x in leaves if is_real(x)]
         if not outputs:
             raise ValueError("verify needs an output of real numbers.")
         return outputs, features
 
-    order = {path: None for path in known.leaves}
-    in_order = lambda values: {path: values[path] for path in order}
-    run_in_order = lambda values, arrays: jax.device_get(run(in_order(values), arrays))
-    return Trial(run_in_order, known.leaves, arrays, np.random.default_rng(seed))
+    program = walk.flatten(jax.make_jaxpr(run)(known.leaves, arrays))
+    made = [aval for step in program.steps for aval in step.avals]
+    made += known.leaves.values()
+    coarsest = max(float(jnp.finfo(leaf.dtype).eps) for leaf in made if is_real(leaf))
+    host = lambda *arguments: jax.device_get(run(*arguments))
+    rng = np.random.default_rng(seed)
+    return Trial(host, known.leaves, arrays, coarsest**0.5, rng)
 
 
 def is_real(leaf) -> bool:
     """Whether a leaf holds real (or complex) numbers."""
     return jnp.issubdtype(leaf.dtype, jnp.inexact)
-
-
-def distance(new, old) -> float:
-    """How far results differ beyond rounding, relative to their size; else 0."""
-    worst = 0.0
-    for a, b in zip(new, old, strict=True):
-        tolerance = float(jnp.finfo(a.dtype).eps) ** 0.5
-        a, b = (np.nan_to_num(np.asarray(x, np.complex128)) for x in (a, b))
-        size = max(np.abs(b).max(initial=0), np.abs(a).max(initial=0), 1e-6)
-        apart = np.abs(a - b).max(initial=0) / size
-        worst = max(worst, apart if apart > tolerance else 0.0)
-    return worst
 
 
 @functools.lru_cache(4096)

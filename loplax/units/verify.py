@@ -38,9 +38,9 @@ def verify(
         is not tried.
 
     Random keys, whole numbers, and vectors among the inputs (running statistics) are
-    used as given; to other inputs a little noise is added. Two equal runs are compared
-    up to the square root of the arithmetic's precision. (b) says less where the
-    examples and positions with different inputs outnumber the units.
+    used as given; to other inputs a little noise is added. Equal runs are compared up
+    to the square root of the precision of the coarsest numbers in them. (b) says less
+    where the examples and positions with different inputs outnumber the units.
 
     Args:
       apply: the model, as for ``find``.
