@@ -23,12 +23,13 @@ ALLOWED = {
     "optim": {"branch", "units"},
     "nets": {"units"},
     "policies": set(),
+    "precision": set(),
     "plots": {"results"},
     "problem": {"streams", "units"},
     "diagnostics": {"metrics", "problem", "units"},
     "train": {"branch", "diagnostics", "metrics", "problem", "streams", "units"},
     "tasks": {"branch", "problem", "train"},
-    "ppo": {"diagnostics", "metrics", "optim", "policies", "units"},
+    "ppo": {"diagnostics", "metrics", "optim", "policies", "precision", "units"},
 }
 WITHOUT_FLAX = tuple(name for name in ALLOWED if name not in ("nets", "envs"))
 

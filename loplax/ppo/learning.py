@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from loplax import units
+from loplax import precision, units
 from loplax.ppo.acting import Transition
 from loplax.ppo.problem import PPOState, Problem
 
@@ -116,7 +116,8 @@ def learn(
             (jnp.sum(x) for x in jax.tree.leaves([value for _, value in replaced])),
             jnp.zeros((), jnp.int32),
         )
-        return (optax.apply_updates(params, updates), opt), found
+        params = optax.apply_updates(params, updates)
+        return precision.like((params, opt), carry), found
 
     def one_epoch(carry, key):
         order = jax.random.permutation(key, batch.target.size)
