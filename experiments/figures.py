@@ -116,7 +116,8 @@ def _main(dataset: xarray.Dataset, shown: Figure):
         fontsize=10,
     )
     place = {"loc": "center left", "bbox_to_anchor": (1, 0.5)} if many else {}
-    axes.legend(frameon=False, fontsize=8, **place)
+    if axes.lines:
+        axes.legend(frameon=False, fontsize=8, **place)
     return figure
 
 
@@ -159,7 +160,8 @@ def _sweep(dataset: xarray.Dataset, shown: Figure):
             higher_is_better=shown.higher_is_better,
         )
         axes.set_ylabel(f"{shown.axis}, last bin")
-    many[0].legend(frameon=False, fontsize=8)
+    if many[0].containers:
+        many[0].legend(frameon=False, fontsize=8)
     return figure
 
 

@@ -131,8 +131,8 @@ def table(
       steps: what the results' steps are.
 
     Returns:
-      Mean over the seeds and its 95% bootstrap interval, as text; ``-`` where no run
-      has a value.
+      Mean over the seeds and its 95% bootstrap interval, as text; the mean alone where
+      only one run has a value, ``-`` where none has.
     """
     size = int(dataset["step"][0]) * min(every, dataset.sizes["bin"])
     dataset = plots.coarse(dataset, metric, every)
@@ -141,9 +141,9 @@ def table(
     found = results.summary(dataset, metric, ends)
     swept = plots.swept(dataset)
     frame = found.to_dataframe().reset_index()
-    interval = "{mean:.3f} [{low:.3f}, {high:.3f}]".format_map
+    forms = ("-", "{mean:.3f}", "{mean:.3f} [{low:.3f}, {high:.3f}]")
     rows = frame.to_dict("records")
-    frame["text"] = [interval(row) if row["runs"] else "-" for row in rows]
+    frame["text"] = [forms[min(row["runs"], 2)].format_map(row) for row in rows]
     # In a bin it counts those by then: what is listed is how many did in the end.
     lost = frame.groupby(["method", "setting"])["diverged"]
     frame["diverged"] = lost.transform("max")

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from loplax import branch, diagnostics, metrics, optim, units
+from loplax import branch, diagnostics, metrics, optim, precision, units
 from loplax.problem import Build, Problem, TrainState
 from loplax.streams import base
 
@@ -136,7 +136,7 @@ def learn(
         params, stats, opt = carry
         now = state._replace(params=params, stats=stats, opt=opt)
         now, found = step(problem, now, item)
-        return (now.params, now.stats, now.opt), found
+        return precision.like((now.params, now.stats, now.opt), carry), found
 
     carry = (state.params, state.stats, state.opt)
     (params, stats, opt), found = jax.lax.scan(one, carry, items, unroll=unroll)

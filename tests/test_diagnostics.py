@@ -248,3 +248,14 @@ def test_only_what_is_asked_for_is_observed():
     assert observe() == {}
     alone = [observe("weights"), observe("gradients")]
     assert_close(observe("weights", "gradients"), alone[0] | alone[1])
+
+
+def test_what_does_not_exist_is_nan():
+    """Whole numbers say it by -1; all dead units have ranks of 0."""
+    for value in (np.nan, np.inf):
+        found = diagnostics.floats(diagnostics.of_features([jnp.full((4, 3), value)]))
+        assert np.isnan([*found.values()]).all(), found
+    found = diagnostics.floats(diagnostics.of_features([jnp.zeros((4, 3))]))
+    ranks = [value for name, value in found.items() if name.endswith("rank")]
+    assert len(ranks) == 4 and not np.any(ranks)
+    assert {value.dtype for value in found.values()} == {jnp.dtype("float32")}

@@ -22,9 +22,10 @@ ALLOWED = {
     "metrics": set(),
     "results": set(),
     "streams": {"branch"},
-    "optim": {"branch", "sharding", "units"},
+    "optim": {"branch", "precision", "sharding", "units"},
     "nets": {"units"},
     "policies": set(),
+    "precision": set(),
     "plots": {"results"},
     "problem": {"streams", "units"},
     "diagnostics": {"metrics", "problem", "units"},
@@ -33,12 +34,13 @@ ALLOWED = {
         "diagnostics",
         "metrics",
         "optim",
+        "precision",
         "problem",
         "streams",
         "units",
     },
     "tasks": {"branch", "problem", "train", "units"},
-    "ppo": {"diagnostics", "metrics", "optim", "policies", "units"},
+    "ppo": {"diagnostics", "metrics", "optim", "policies", "precision", "units"},
 }
 WITHOUT_FLAX = tuple(name for name in ALLOWED if name not in ("nets", "envs", "flax"))
 

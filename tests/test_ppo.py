@@ -461,18 +461,22 @@ def test_the_explained_variance_of_equal_targets_does_not_exist():
 
 
 def test_a_run_keeps_its_types_in_double_precision():
-    """Numbers of either precision, alone and as traced settings."""
+    """Settings of either precision, to which optax's moments are promoted."""
+    adam = lambda hparams: optax.adam(1e-3, hparams["gamma"])
+    traced = lambda hparams, key, data: control(hparams, key, data)._replace(
+        tx=optax.with_extra_args_support(adam(hparams))
+    )
+    after_traced = functools.partial(ppo.segment, traced, bins=2, updates=3)
+    runs = [(begin, advance), (functools.partial(ppo.init, traced), after_traced)]
     with jax.enable_x64(True):
         for dtype in (jnp.float32, jnp.float64):
-            numbers = {
-                name: jnp.asarray(value, dtype) for name, value in HPARAMS.items()
-            }
-            start = jax.eval_shape(begin, jax.random.key(0), numbers)
-            after, found = jax.eval_shape(advance, start)
-            jax.tree.map(
-                lambda a, b: np.testing.assert_equal(a.dtype, b.dtype), start, after
-            )
-            assert {value.shape for value in found.values()} == {(2,)}
+            numbers = {name: jnp.asarray(x, dtype) for name, x in HPARAMS.items()}
+            for first, then in runs:
+                start = jax.eval_shape(first, jax.random.key(0), numbers)
+                after, _ = jax.eval_shape(then, start)
+                assert jax.tree.map(jnp.result_type, start) == jax.tree.map(
+                    jnp.result_type, after
+                )
         _, found = advance(begin(jax.random.key(0), numbers))
     assert found["loss"].dtype == np.float64
     assert np.isfinite([*found.values()]).all()

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from loplax import branch
+from loplax import branch, precision
 from loplax.optim import checks, keys, paths, placement, replacement, utilities, wrapper
 from loplax.units import checks as unit_checks
 
@@ -150,6 +150,7 @@ def ccbp(
         body = lambda key, count: draw(keys.at_step(key, count, "weights"))
         drawn = branch.cond(due, body, None, jax.random.clone(state.key), count)
         updates = _pull(groups, rates, drawn, params, updates, due)
+        utility = precision.like(utility, state.utility)
         return updates, CcbpState(inner_state, utility, count, state.key)
 
     return optax.GradientTransformationExtraArgs(init, update)

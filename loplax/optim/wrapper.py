@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from loplax import branch
+from loplax import branch, precision
 from loplax.optim import checks, keys, paths, placement, replacement
 from loplax.units import checks as unit_checks
 
@@ -198,7 +198,10 @@ def replacing(
             for name, known in statistics.items()
         }
         state = state._replace(
-            inner=inner_state, units=restarted, replaced=chosen.replaced, count=count
+            inner=inner_state,
+            units=precision.like(restarted, state.units),
+            replaced=chosen.replaced,
+            count=count,
         )
         return updates, state
 

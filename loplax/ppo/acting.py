@@ -5,6 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from loplax import precision
 from loplax.ppo.problem import Episodes, PPOState, Problem
 
 
@@ -71,7 +72,7 @@ def collect(problem: Problem, state: PPOState) -> tuple[PPOState, Transition]:
             following=following,
         )
         episodes = _count(episodes, reward, terminated | truncated)
-        return (env, flat(after), episodes), seen
+        return precision.like((env, flat(after), episodes), carry), seen
 
     carry = (state.env, state.observation, state.episodes)
     keys = jax.random.split(key_steps, problem.num_steps)
@@ -86,7 +87,6 @@ def flat(observation: jax.Array) -> jax.Array:
 
 
 def _count(episodes: Episodes, reward: jax.Array, ended: jax.Array) -> Episodes:
-    reward = reward.astype(episodes.sums.dtype)
     sums = episodes.sums + jnp.stack([reward, jnp.ones_like(reward)])
     return episodes._replace(
         sums=jnp.where(ended, 0, sums),

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from loplax import optim, units
+from loplax import optim, precision, units
 from loplax.ppo.acting import Transition
 from loplax.ppo.problem import PPOState, Problem
 
@@ -113,7 +113,8 @@ def learn(
         updates, after = problem.tx.update(grads, opt, params, features=features)
         replaced = jax.tree.map(jnp.sum, optim.newly_replaced(opt, after))
         found["replacements"] = sum(replaced.values(), jnp.zeros((), jnp.int32))
-        return (optax.apply_updates(params, updates), after), found
+        params = optax.apply_updates(params, updates)
+        return precision.like((params, after), carry), found
 
     def one_epoch(carry, key):
         order = jax.random.permutation(key, batch.target.size)

@@ -57,6 +57,18 @@ def test_the_transitions_are_braxs_own(brax_envs, pendulum, roll):
     assert state.time[end - 1 : end + 2].tolist() == [end, 0, 1]
 
 
+def test_physics_that_are_not_finite_have_no_reward(pendulum, roll):
+    """The pendulum's reward is 1 whatever happens, and NaN does not end its episode."""
+    params = pendulum.default_params.replace(max_steps_in_episode=4)
+    actions = jnp.zeros((12, 1)).at[jnp.array([1, 7])].set(jnp.nan)
+    _, state, reward, terminated, truncated, _ = roll(pendulum, KEY, actions, params)
+    assert np.flatnonzero(truncated).tolist() == [3, 7, 11] and not terminated.any()
+    # From the second step of the first episode on, and in the last of the second.
+    bad = np.isin(np.arange(12), [1, 2, 3, 7])
+    np.testing.assert_array_equal(reward, np.where(bad, np.nan, 1))
+    assert np.isfinite(state.physics.q[jnp.array([0, 3, 7])]).all()
+
+
 def test_the_time_limit_truncates(pendulum, roll):
     params = pendulum.default_params.replace(max_steps_in_episode=3)
     _, state, *_, terminated, truncated, info = roll(

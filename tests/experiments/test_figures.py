@@ -56,6 +56,19 @@ def test_a_running_study_of_one_method_is_drawn(finished, drawn, tmp_path):
     np.testing.assert_array_equal(drawn["gap"], gap)
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("there", [0, 1])
+def test_what_has_no_value_yet_is_drawn_all_the_same(finished, there, tmp_path):
+    """Values in no bin at all, or only in the last."""
+    found = results.load(finished[0]).drop_encoding()
+    bins = found.sizes["bin"]
+    found["loss"] = found["loss"].where(found["bin"] >= bins - there)
+    found["dead"] = found["dead"].where(found["seed"] > 0)
+    results.write(found, tmp_path)
+    for path in figures.draw(str(tmp_path), plot.FIGURE):
+        assert_png(path)
+
+
 def test_without_results_the_program_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["plot", str(tmp_path)])
     with pytest.raises(SystemExit, match="error: no results"):
