@@ -7,6 +7,7 @@ import numpy as np
 import xarray
 
 from experiments import figures
+from loplax import results
 
 
 def step_ends(dataset: xarray.Dataset, config: dict) -> xarray.Dataset:
@@ -24,7 +25,7 @@ def step_ends(dataset: xarray.Dataset, config: dict) -> xarray.Dataset:
     dataset = dataset.isel(bin=steps * (steps + 1) // 2 - 1)
     dataset = dataset.assign_coords(step=("bin", steps * config["increment"]))
     if "full_reset" in dataset["method"]:
-        accuracy = dataset["test_accuracy"]
+        accuracy = results.counting(dataset, "test_accuracy")
         retrained = accuracy.sel({"method": "full_reset"}, drop=True)
         dataset["relative"] = accuracy - retrained
     return dataset
