@@ -38,10 +38,11 @@ def verify(
         (a dropout mask, running statistics), the law holds in distribution at most and
         is not tried.
 
-    Random keys, whole numbers, and vectors among the inputs (running statistics) are
-    used as given; to other inputs a little noise is added. Equal runs are compared up
-    to the square root of the precision of the coarsest numbers in them. (b) says less
-    where the examples and positions with different inputs outnumber the units.
+    Random keys and vectors among the inputs (running statistics) are used as given; a
+    little noise is added to other real numbers; and for (b) the inputs are also made
+    alike, those of the first place everywhere. Equal runs are compared up to the square
+    root of the precision of the coarsest numbers in them. (b) says less where examples
+    and positions with different inputs outnumber the units.
 
     Args:
       apply: the model, as for ``find``.
