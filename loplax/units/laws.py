@@ -111,6 +111,8 @@ def _per_unit(bench, group) -> dict[str, np.ndarray]:
 
 def _completeness(bench, drawn, group) -> None:
     """With nothing recorded entering, activations depend on nothing else."""
+    if "constants" in group.tied_to:  # these enter too, beside whatever joins them
+        return
     numbers = _per_unit(bench, group)
     for chosen in _selections(group):
         seen = []

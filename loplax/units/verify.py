@@ -24,7 +24,8 @@ def verify(
     (a) :math:`f(\theta', w_u = 0) = f(\theta, w_u = 0)` if only :math:`\theta_u` was
         changed: for single units, and for all of a group at once, where
         ``UnitGroup.coupled_by`` names statistics only so. With the incoming weights at
-        0, :math:`a_u` must not depend on inputs or on any other parameter, and
+        0, :math:`a_u` must not depend on inputs or on any other parameter (not tried if
+        ``tied_to`` names constants, which enter the units too), and
         :math:`f(\theta') \ne f(\theta)` while the outgoing weights are not 0.
     (b) a reader computes :math:`\sum_u a_u w_u` and nothing else from the units:
         :math:`f(w + n \otimes d) = f(w)` for every :math:`n` with
@@ -37,10 +38,11 @@ def verify(
         (a dropout mask, running statistics), the law holds in distribution at most and
         is not tried.
 
-    Random keys, whole numbers, and vectors among the inputs (running statistics) are
-    used as given; to other inputs a little noise is added. Equal runs are compared up
-    to the square root of the precision of the coarsest numbers in them. (b) says less
-    where the examples and positions with different inputs outnumber the units.
+    Random keys and vectors among the inputs (running statistics) are used as given; a
+    little noise is added to other real numbers; and for (b) the inputs are also made
+    alike, those of the first place everywhere. Equal runs are compared up to the square
+    root of the precision of the coarsest numbers in them. (b) says less where examples
+    and positions with different inputs outnumber the units.
 
     Args:
       apply: the model, as for ``find``.
