@@ -129,7 +129,7 @@ def _corrections(groups, tree, decay, count, unit_count):
         for axis in group.incoming + group.biases + group.scales + group.outgoing:
             if axis.path in leaves:
                 shape = found.leaves[axis.path].shape
-                own = axis.spread(correction, shape)
-                own = jnp.where(own == 0, 1, own)
-                leaves[axis.path] = jnp.minimum(leaves[axis.path], own)
+                mine = axis.spread(correction, shape)
+                mine = jnp.where(mine == 0, 1, mine)
+                leaves[axis.path] = jnp.minimum(leaves[axis.path], mine)
     return jax.tree.unflatten(found.treedef, list(leaves.values()))

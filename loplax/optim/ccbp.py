@@ -110,7 +110,6 @@ def ccbp(
     is_due = checks.period(period)
     checks.typed_key(key)
     groups = checks.groups(units)
-    initializer = initializer or jax.nn.initializers.he_uniform()
     sizes = {group.name: group.size for group in groups}
     inner = optax.with_extra_args_support(inner)
 

@@ -185,35 +185,33 @@ def continual_backprop(
         now = utilities.instantaneous(
             utility, group, step.weights, step.features, means, noise
         )
-        new = UnitStatistics(
-            age=old.age + 1,
-            discount=discount,
-            mean_activation=mean_activation,
-            utility=mix(old.utility, now),
-            budget=old.budget,
-        )
         # What is not finite counts for nothing: not in the means, nor in their count.
         known = jnp.isfinite(now)
         for mean in batch.values():
             known &= utilities.over_positions(jnp.all, jnp.isfinite(mean))
         keep = lambda new, old: jnp.where(utilities.along(known, new), new, old)
-        new = jax.tree.map(keep, new, old)._replace(age=new.age, budget=old.budget)
-        eligible = known & (new.age > maturity_threshold)
-        luck = lambda: step.key(f"budget of {group.name}")
-        new, wanted = allow(new, jnp.sum(eligible), luck)
-        operands = new.utility, new.discount, eligible, wanted
-        return new, wrapper.Selection(wanted >= 1, operands)
+        discount, mean_activation, smooth = jax.tree.map(
+            keep,
+            (discount, mean_activation, mix(old.utility, now)),
+            (old.discount, old.mean_activation, old.utility),
+        )
+        age = old.age + 1
+        eligible = known & (age > maturity_threshold)
+        saved, wanted = allow(group, old.budget, jnp.sum(eligible), step)
+        operands = smooth, discount, eligible, wanted
+        statistics = UnitStatistics(age, discount, mean_activation, smooth, saved)
+        return statistics, wrapper.Selection(wanted >= 1, operands)
 
-    def allow(statistics, eligible, key) -> tuple[UnitStatistics, Array]:
-        """The statistics with their new budget, and how many replacements are due."""
-        size = len(statistics.age)
-        counted = size * (eligible > 0) if budget == "all" else eligible
+    def allow(group, saved: Budget, eligible, step) -> tuple[Budget, Array]:
+        """The new budget, and how many replacements are due."""
+        counted = group.size * (eligible > 0) if budget == "all" else eligible
         amount = replacement_rate * counted.astype(jnp.float32)
         if budget == "random":
-            one = jax.random.uniform(key(), (), jnp.float32) < amount
-            return statistics, jnp.where(amount < 1, one, amount)
-        saved = statistics.budget.add(amount)
-        return statistics._replace(budget=saved), saved.due
+            key = step.key(f"budget of {group.name}")
+            one = jax.random.uniform(key, (), jnp.float32) < amount
+            return saved, jnp.where(amount < 1, one, amount)
+        saved = saved.add(amount)
+        return saved, saved.due
 
     def select(operands, capacity):
         utility, discount, eligible, wanted = operands

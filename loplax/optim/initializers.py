@@ -9,6 +9,8 @@ import numpy as np
 
 from loplax.optim import paths
 
+DEFAULT = jax.nn.initializers.he_uniform()
+
 
 def one_unit(groups, params, initializer) -> dict[str, Callable]:
     """Makes drawing one unit's weights equal to drawing those of the whole layer.
@@ -39,11 +41,28 @@ def one_unit(groups, params, initializer) -> dict[str, Callable]:
     }
 
 
+def for_path(initializer, path: str) -> Callable:
+    """The initialiser of one parameter: its own, that of all, or ``he_uniform()``.
+
+    Args:
+      initializer: ``(key, shape, dtype) -> array``, one per path, or ``None``.
+      path: the parameter's path.
+
+    Returns:
+      The initialiser.
+
+    Raises:
+      ValueError: if there is one per path, but none for this.
+    """
+    if not isinstance(initializer, Mapping):
+        return initializer or DEFAULT
+    if path not in initializer:
+        raise ValueError(f"initializer: nothing for {path!r}; give it one.")
+    return initializer[path]
+
+
 def _for_one_unit(axis, initializer, shape):
-    if isinstance(initializer, Mapping):
-        if axis.path not in initializer:
-            raise ValueError(f"initializer: nothing for {axis.path!r}; give it one.")
-        initializer = initializer[axis.path]
+    initializer = for_path(initializer, axis.path)
     place = axis.axis % len(shape)
     fan_in = (*shape[:place], *shape[place + 1 :])
     scale = _scale(initializer, fan_in, shape[place])

@@ -1,6 +1,5 @@
 """Selective weight reinitialization: re-draw the least useful single weights."""
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
@@ -8,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from loplax import branch, sharding
-from loplax.optim import checks, keys, paths, placement, replacement
+from loplax.optim import checks, initializers, keys, paths, placement, replacement
 
 UTILITIES = {
     "gradient": lambda key, grad, weight: jnp.abs(grad * weight),
@@ -138,23 +137,14 @@ def selective_weight_reinitialization(
         raise ValueError(
             f"decay_rate must be 0 for random utilities, got {decay_rate}."
         )
-    if initializer is None:
-        initializer = jax.nn.initializers.he_uniform()
     # Of a fraction known beforehand only the lowest weights need be sorted.
     most = 1.0 if isinstance(factor, jax.core.Tracer) else float(factor)
     inner = optax.with_extra_args_support(inner)
 
-    def draw_for(path):
-        if not isinstance(initializer, Mapping):
-            return initializer
-        if path not in initializer:
-            raise ValueError(f"initializer: nothing for {path!r}; give it one.")
-        return initializer[path]
-
     def init(params):
         for path, leaf in paths.by_path(params).leaves.items():
             if paths.is_weight(leaf):
-                draw_for(path)
+                initializers.for_path(initializer, path)
         keep = lambda p: jnp.zeros((), p.dtype) if paths.is_weight(p) else jnp.copy(p)
         zero = lambda p: jnp.zeros((1, *p.shape), paths.at_least_float32(p).dtype)
         empty = AverageUtility((), ())
@@ -202,7 +192,8 @@ def selective_weight_reinitialization(
             low = PRUNINGS[pruning](useful, factor, key_number, most)
             value = initial[path]
             if paths.is_weight(param):
-                value = draw_for(path)(key_draw, param.shape, param.dtype)
+                draw = initializers.for_path(initializer, path)
+                value = draw(key_draw, param.shape, param.dtype)
             chosen[path] = low, value
         return chosen
 

@@ -110,7 +110,7 @@ def replacing(
       inner: the optimiser of all parameters.
       units: the ``UnitGroup`` records.
       capacity: size of a group to a static bound on its replacements per update.
-      initializer: distribution of incoming weights; ``he_uniform()`` if ``None``.
+      initializer: distribution of incoming weights, as `initializers.for_path` takes.
       reset_inner: whether the inner state of replaced weights is reset.
       bias_transfer: whether the next biases absorb the mean output of the units.
       key: typed random key.
@@ -123,7 +123,6 @@ def replacing(
     """
     checks.typed_key(key)
     groups = checks.groups(units, bias_transfer=bias_transfer)
-    initializer = initializer or jax.nn.initializers.he_uniform()
     bounds = {group.name: capacity(group.size) for group in groups}
     inner = optax.with_extra_args_support(inner)
 
