@@ -44,6 +44,7 @@ def restart_statistics(
             layer = axis.path.rpartition("/")[0]
             for path, initial in ((f"{layer}/mean", 0), (f"{layer}/var", 1)):
                 if path in flat:
-                    mask = axis.spread(replaced[group.name], flat[path].shape)
+                    lies = jax.typeof(flat[path]).sharding
+                    mask = axis.spread(replaced[group.name], flat[path].shape, lies)
                     flat[path] = jnp.where(mask, initial, flat[path])
     return traverse_util.unflatten_dict(flat, sep="/")

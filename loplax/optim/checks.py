@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from loplax import sharding
+
 
 def in_range(
     name: str, value, low: float = 0.0, high: float = math.inf, *, below: bool = False
@@ -93,6 +95,9 @@ def activations(units, features: Mapping[str, jax.Array]) -> dict[str, jax.Array
                     f"features[{name!r}] must have shape [..., {shape}], "
                     f"got {jnp.shape(value)}."
                 )
+            # Each device needs all units of its part of the batch.
+            batched = int(value.ndim > len(last))
+            value = sharding.whole(value, *range(batched, value.ndim))
             found[name] = value.reshape(-1, *last).astype(jnp.float32)
     return found
 

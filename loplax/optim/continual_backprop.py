@@ -87,7 +87,8 @@ def continual_backprop(
 
     It must be the last link of a chain, since what comes after would change the new
     weights. The statistics are of the batch that ``features`` hold: under data
-    parallelism by ``shard_map`` gather the features first.
+    parallelism by ``shard_map`` gather them first: ``jax.lax.all_gather(features, axis,
+    tiled=True, to="invarying")``. Updates have derivatives, forward and reverse.
 
     Args:
       inner: the optimiser of all parameters; any optax transformation.
@@ -180,7 +181,7 @@ def continual_backprop(
         batch = {name: jnp.mean(step.features[name], axis=0) for name in group.features}
         mean_activation = jax.tree.map(mix, old.mean_activation, batch)
         discount = decay_rate * old.discount
-        means = jax.tree.map(lambda f: f / (1 - discount), mean_activation)
+        means = _corrected(mean_activation, discount)
         noise = lambda: step.key(f"utility of {group.name}")
         now = utilities.instantaneous(
             utility, group, step.weights, step.features, means, noise
@@ -196,7 +197,7 @@ def continual_backprop(
         known = jnp.isfinite(now)
         for mean in batch.values():
             known &= utilities.over_positions(jnp.all, jnp.isfinite(mean))
-        keep = lambda new, old: jnp.where(known, new, old)
+        keep = lambda new, old: jnp.where(utilities.along(known, new), new, old)
         new = jax.tree.map(keep, new, old)._replace(age=new.age, budget=old.budget)
         eligible = known & (new.age > maturity_threshold)
         luck = lambda: step.key(f"budget of {group.name}")
@@ -222,7 +223,9 @@ def continual_backprop(
 
     def restart(statistics: UnitStatistics, replaced) -> UnitStatistics:
         """Replaced units know nothing; only what was replaced leaves the budget."""
-        again = lambda value, first: jnp.where(replaced, first, value)
+        again = lambda value, first: jnp.where(
+            utilities.along(replaced, value), first, value
+        )
         spent = 0 if budget == "random" else jnp.sum(replaced)
         saved = statistics.budget
         return UnitStatistics(
@@ -236,8 +239,7 @@ def continual_backprop(
         )
 
     def means(statistics: UnitStatistics):
-        correct = lambda mean: mean / (1 - statistics.discount)
-        return jax.tree.map(correct, statistics.mean_activation)
+        return _corrected(statistics.mean_activation, statistics.discount)
 
     return wrapper.replacing(
         wrapper.Method(start, observe, select, restart, means),
@@ -249,6 +251,12 @@ def continual_backprop(
         bias_transfer=bias_transfer,
         key=key,
     )
+
+
+def _corrected(mean_activation: dict[str, Array], discount: Array):
+    """Means that started at 0, as if of the steps since then alone."""
+    correct = lambda mean: mean / utilities.along(1 - discount, mean)
+    return jax.tree.map(correct, mean_activation)
 
 
 def _capacity(size: int, rate, max_replacements: int | None) -> int:

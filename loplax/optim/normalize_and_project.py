@@ -88,4 +88,4 @@ def normalize_and_project(
 
 
 def _norm(param: jax.Array) -> jax.Array:
-    return jnp.linalg.norm(paths.at_least_float32(param).ravel())
+    return jnp.linalg.norm(paths.at_least_float32(param))

@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from loplax import sharding
+
 
 class Paths(NamedTuple):
     """The leaves of a parameter tree by path, and the way back."""
@@ -35,7 +37,7 @@ def is_weight(leaf: jax.Array) -> bool:
 
 def matrix(weight: jax.Array) -> jax.Array:
     """A weight tensor as ``[inputs, outputs]``, at least in float32."""
-    return at_least_float32(weight).reshape(-1, weight.shape[-1])
+    return sharding.whole(at_least_float32(weight)).reshape(-1, weight.shape[-1])
 
 
 def at_least_float32(leaf: jax.Array) -> jax.Array:

@@ -19,7 +19,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from loplax.optim import initializers, keys, paths
+from loplax import sharding
+from loplax.optim import initializers, keys, paths, utilities
 
 
 class PerUnit(NamedTuple):
@@ -127,7 +128,7 @@ def restart_values(groups, params) -> dict[str, jax.Array]:
     values = {}
     for group in groups:
         for axis in group.biases:
-            bias = leaves[axis.path]
+            bias = sharding.whole(leaves[axis.path])
             first = bias[(0,) * bias.ndim]
             values[axis.path] = jnp.where(jnp.all(bias == first), first, 0)
         for axis in group.scales:
@@ -152,7 +153,8 @@ def replace_weights(groups, replacement: Replacement, restart, params, updates):
 
     def assign(axis, group, value):
         param = old[axis.path]
-        mask = axis.spread(replacement.replaced[group.name], param.shape)
+        replaced, lies = replacement.replaced[group.name], jax.typeof(param).sharding
+        mask = axis.spread(replaced, param.shape, lies)
         change = difference(value, param)
         new.leaves[axis.path] = jnp.where(mask, change, new.leaves[axis.path])
 
@@ -197,7 +199,8 @@ def transfer_means(groups, replaced: Mapping, means: Mapping, weights, updates):
     for group in groups:
         for axis in group.outgoing:
             mean = means[axis.feature or group.name]
-            lost = jnp.where(replaced[group.name], mean, 0)
+            gone = utilities.along(replaced[group.name], mean)
+            lost = jnp.where(gone, mean, 0)
             weight, bias = weights[axis.path], new.leaves[axis.bias]
             terms = weight * axis.spread(lost, weight.shape)
             others = set(range(weight.ndim)) - {axis.block_axis % weight.ndim}
@@ -229,7 +232,9 @@ def reset_state(inner, state, groups, replaced: Mapping, params):
     masks = dict.fromkeys(found.leaves, False)
     for group in groups:
         for axis in group.incoming + group.biases + group.scales + group.outgoing:
-            mask = axis.spread(replaced[group.name], found.leaves[axis.path].shape)
+            param = found.leaves[axis.path]
+            lies = jax.typeof(param).sharding
+            mask = axis.spread(replaced[group.name], param.shape, lies)
             masks[axis.path] = masks[axis.path] | mask
     absent = lambda value: isinstance(value, optax.MaskedNode)
     shaped = lambda value, param: jnp.shape(value) == param.shape

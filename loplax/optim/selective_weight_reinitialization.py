@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from loplax import branch
+from loplax import branch, sharding
 from loplax.optim import checks, keys, paths, replacement
 
 UTILITIES = {
@@ -155,7 +155,7 @@ def selective_weight_reinitialization(
         )
         old, new = paths.by_path(params).leaves, paths.by_path(updates)
         for path, (again, value) in chosen.items():
-            change = (value - old[path]).astype(new.leaves[path].dtype)
+            change = replacement.difference(value, old[path])
             new.leaves[path] = jnp.where(again, change, new.leaves[path])
         state = state._replace(inner=inner_state, count=count)
         return new.unflatten(), state
@@ -164,11 +164,13 @@ def selective_weight_reinitialization(
 
 
 def _proportional(utility, factor, key, most) -> jax.Array:
-    number = jnp.floor(factor * utility.size + jax.random.uniform(key))
+    number = jnp.floor(factor * utility.size + jax.random.uniform(key, (), jnp.float32))
     # What is not a number would be the lowest of all.
-    scores = jnp.where(jnp.isnan(utility), jnp.inf, utility).ravel()
+    whole = sharding.whole(utility).ravel()
+    scores = jnp.where(jnp.isnan(whole), jnp.inf, whole)
     capacity = min(utility.size, int(most * utility.size) + 1)
-    return replacement.lowest(scores, number, capacity)[0].reshape(utility.shape)
+    low = replacement.lowest(scores, number, capacity)[0].reshape(utility.shape)
+    return sharding.laid(low, jax.typeof(utility).sharding)
 
 
 def _threshold(utility, factor, key, most) -> jax.Array:

@@ -90,6 +90,14 @@ def over_positions(reduce: Callable, values: jax.Array) -> jax.Array:
     return reduce(values, axis=axes) if axes else values
 
 
+def along(units: jax.Array, other: jax.Array) -> jax.Array:
+    """Values ``[size]`` with as many axes as an array ``[..., size]``.
+
+    JAX adds them by itself, unless it is told to raise in such cases.
+    """
+    return jax.lax.expand_dims(units, range(other.ndim - units.ndim))
+
+
 def instantaneous(
     name: str,
     group,
@@ -118,7 +126,7 @@ def instantaneous(
     def magnitude(feature):
         h = features[feature]
         if activation == "deviation":
-            h = h - over_positions(jnp.mean, means[feature])
+            h = h - along(over_positions(jnp.mean, means[feature]), h)
         return jnp.mean(jnp.abs(h), axis=0)
 
     value = 1.0

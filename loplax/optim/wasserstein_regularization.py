@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from loplax import sharding
 from loplax.optim import checks
 
 
@@ -66,8 +67,8 @@ def wasserstein_regularization(strength) -> optax.GradientTransformationExtraArg
         checks.required_params(params)
 
         def add(grad, param, initial):
-            order = jnp.argsort(param, axis=None)
-            target = jnp.zeros_like(param.ravel()).at[order].set(initial.ravel())
+            flat = sharding.whole(param).ravel()
+            target = jnp.zeros_like(flat).at[jnp.argsort(flat)].set(initial.ravel())
             pull = 2 * strength * (param - target.reshape(param.shape))
             return grad + pull.astype(grad.dtype)
 
@@ -79,4 +80,5 @@ def wasserstein_regularization(strength) -> optax.GradientTransformationExtraArg
 def _in_order(param: jax.Array) -> jax.Array:
     # With one axis more than the parameter: wrappers that reset the state of single
     # weights know by its shape that this is none.
-    return jnp.sort(param, axis=None).reshape((1,) * jnp.ndim(param) + (-1,))
+    ordered = jnp.sort(sharding.whole(param), axis=None)
+    return ordered.reshape((1,) * jnp.ndim(param) + (-1,))
