@@ -1,4 +1,4 @@
-"""Every transformation on meshes, and under settings of JAX that others use.
+"""Every transformation on meshes, under settings of JAX, and differentiated.
 
 Each run equals the plain one: exactly in its decisions, to rounding in its numbers.
 Run as a program, this file makes the runs that need four devices.
@@ -167,6 +167,21 @@ def test_redrawn_bfloat16_weights_are_the_initializers(name):
         assert new[path].dtype == jnp.bfloat16
         assert len(np.unique(drawn)) > drawn.size / 2
         assert np.abs(drawn).max() <= np.sqrt(6 / fan_in) * (1 + 2**-8)
+
+
+@pytest.mark.parametrize("name", ["continual_backprop", "redo", "ccbp"])
+def test_updates_have_derivatives(name):
+    """Reverse mode gives what forward mode gives, as learning to learn needs it."""
+    params, grads, features = data(Net())
+
+    def after(scale):
+        steps = jax.tree.map(lambda g: scale * g, grads)
+        new, _ = simulate(name, params, steps, features)
+        return sum(jnp.sum(jnp.sin(leaf[-1])) for leaf in jax.tree.leaves(new))
+
+    both = jax.jit(lambda scale: (jax.grad(after)(scale), jax.jacfwd(after)(scale)))
+    reverse, forward = both(1.0)
+    np.testing.assert_allclose(reverse, forward, rtol=1e-4, atol=1e-5)
 
 
 # On four devices.
