@@ -198,9 +198,9 @@ def continual_backprop(
         age = old.age + 1
         eligible = known & (age > maturity_threshold)
         saved, wanted = allow(group, old.budget, jnp.sum(eligible), step)
-        operands = smooth, discount, eligible, wanted
         statistics = UnitStatistics(age, discount, mean_activation, smooth, saved)
-        return statistics, wrapper.Selection(wanted >= 1, operands)
+        ranking = jnp.where(eligible, smooth / (1 - discount), jnp.inf)
+        return statistics, wrapper.Selection(wanted >= 1, (ranking, wanted))
 
     def allow(group, saved: Budget, eligible, step) -> tuple[Budget, Array]:
         """The new budget, and how many replacements are due."""
@@ -214,9 +214,7 @@ def continual_backprop(
         return saved, saved.due
 
     def select(operands, capacity):
-        utility, discount, eligible, wanted = operands
-        ranking = jnp.where(eligible, utility / (1 - discount), jnp.inf)
-        return replacement.lowest(ranking, wanted, capacity)
+        return replacement.lowest(*operands, capacity)
 
     def restart(statistics: UnitStatistics, replaced) -> UnitStatistics:
         """Replaced units know nothing; only what was replaced leaves the budget."""
