@@ -12,7 +12,9 @@ from loplax.optim import checks, initializers, keys, paths, placement, replaceme
 UTILITIES = {
     "gradient": lambda key, grad, weight: jnp.abs(grad * weight),
     "magnitude": lambda key, grad, weight: jnp.abs(weight),
-    "random": lambda key, grad, weight: jax.random.uniform(key, weight.shape),
+    "random": lambda key, grad, weight: jax.random.uniform(
+        key, weight.shape, weight.dtype
+    ),
 }
 
 
@@ -146,10 +148,10 @@ def selective_weight_reinitialization(
             if paths.is_weight(leaf):
                 initializers.for_path(initializer, path)
         keep = lambda p: jnp.zeros((), p.dtype) if paths.is_weight(p) else jnp.copy(p)
-        zero = lambda p: jnp.zeros((1, *p.shape), paths.at_least_float32(p).dtype)
+        zero = lambda p: jnp.zeros_like(paths.at_least_float32(p))[None]
         empty = AverageUtility((), ())
         if averaged:
-            none = jax.tree.map(lambda p: jnp.zeros(()), params)
+            none = jax.tree.map(lambda p: jnp.zeros((), jnp.float32), params)
             empty = AverageUtility(jax.tree.map(zero, params), none)
         return SelectiveWeightReinitializationState(
             inner=inner.init(params),
@@ -167,7 +169,7 @@ def selective_weight_reinitialization(
         """The averages, of each tensor whose utilities now are all numbers."""
 
         def mix(total, weight, grad, param):
-            now = measure(None, grad, param)
+            now = measure(None, grad, param)[None]
             known = jnp.all(jnp.isfinite(now))
             pick = lambda new, old: jnp.where(known, new, old).astype(old.dtype)
             total = pick(decay_rate * total + now, total)
