@@ -196,6 +196,8 @@ def convolution(book: ledger.Ledger, step: walk.Step, values: list[labels.Value]
         return opaque(book, step, values)
     outputs, names = births(book, step, weights, [rhs[0]])
     matmul = book.product(weights.param, outputs, step.name)
+    for label in outputs or () if blocks > 1 else ():
+        book.bind(label, blocks)
     x = book.release(x, step.name)
     if blocks == 1:
         _read(book, step, (0, x, lhs[1]), weights.dims[rhs[1]], matmul)
