@@ -1,9 +1,9 @@
 """Rules of the analysis for operations in which activations meet weights."""
 
-from loplax.units import groups, labels, ledger, meet, shapes, walk
+from loplax.units import flow, groups, labels, ledger, meet, shapes, walk
 
 
-def opaque(book: ledger.Ledger, step: walk.Step, values: list[labels.Value]):
+def opaque(book: ledger.Ledger, step: walk.Step, values: list[flow.Value]):
     """Rule for all operations that are not followed: what enters is ruled out."""
     name = f"{step.name} inside {step.custom}" if step.custom else step.name
     origin = max((value.origin for value in values), default=labels.CONST)
@@ -15,20 +15,19 @@ def opaque(book: ledger.Ledger, step: walk.Step, values: list[labels.Value]):
         origin = labels.DATA if book.units(value.dims) else origin
         taint |= book.release(value, name).taint
     return [
-        labels.Value(labels.free(aval.shape), origin, taint=taint)
-        for aval in step.avals
+        flow.Value(labels.free(aval.shape), origin, taint=taint) for aval in step.avals
     ]
 
 
-def noise(book: ledger.Ledger, step: walk.Step, values: list[labels.Value]):
+def noise(book: ledger.Ledger, step: walk.Step, values: list[flow.Value]):
     """Rule for random numbers: whatever the key, they are no data."""
     if any(book.units(v.dims) or v.reduced or v.param or v.taint for v in values):
         return opaque(book, step, values)
     origin = labels.CONST if step.name == "iota" else labels.NOISE
-    return [labels.Value(labels.free(aval.shape), origin) for aval in step.avals]
+    return [flow.Value(labels.free(aval.shape), origin) for aval in step.avals]
 
 
-def shaped_noise(book: ledger.Ledger, step: walk.Step, values: list[labels.Value]):
+def shaped_noise(book: ledger.Ledger, step: walk.Step, values: list[flow.Value]):
     """Rule for random numbers whose distribution is given beside the key."""
     origin = max(value.origin for value in values[1:])
     if origin == labels.DATA:
@@ -43,7 +42,7 @@ def _is_weight(book, value) -> bool:
     return plain and followed and book.has_axes(value)
 
 
-def dot_general(book: ledger.Ledger, step: walk.Step, values: list[labels.Value]):
+def dot_general(book: ledger.Ledger, step: walk.Step, values: list[flow.Value]):
     """Rule for matrix products of activations with weights, or with activations."""
     contracted, batched = step.params["dimension_numbers"]
     kept = [
@@ -67,7 +66,7 @@ def dot_general(book: ledger.Ledger, step: walk.Step, values: list[labels.Value]
     return [_outer(book, step, values, batched, kept)._replace(matmul=matmul)]
 
 
-def _outer(book, step, values, batched, kept) -> labels.Value:
+def _outer(book, step, values, batched, kept) -> flow.Value:
     """The uncontracted axes of both operands: batch, left, right."""
     spread = []
     for k, value in enumerate(values):
@@ -98,13 +97,14 @@ def _apply(book, step, values, side, contracted, kept):
     read = set()
     for i, j in zip(contracted[1 - side], contracted[side], strict=True):
         read |= _read(book, step, (1 - side, x, i), weights.dims[j], matmul)
+        _drop_masked(book, step, x.dims[i], weights, [j])
     rest = [d for i, d in enumerate(x.dims) if i not in contracted[1 - side]]
     for label in read & book.units(tuple(rest)):
         reason = f"{step.name} reads the units of {book.title(label)} on two axes"
         book.drop(label, reason)
     book.drop_reduced(x, step.name)
     dims = labels.rename(weights.dims, names)
-    made = labels.Value(dims, origin=labels.DATA)
+    made = flow.Value(dims, origin=labels.DATA)
     return made, matmul
 
 
@@ -124,8 +124,9 @@ def births(book, step, weights, kept) -> tuple[tuple[int, ...] | None, dict]:
     whole = book.whole_axes(dims)
     names = {axis: book.group(axis) for axis in whole}
     outputs = tuple(names.values())
-    for label in outputs:
-        book.tie(label, weights.ties)
+    for axis, label in names.items():
+        number = book.axis_number(axis)
+        book.tie(label, [origin for at, origin in weights.ties if at == number])
     unclear = labels.FREE in labels.found(dims) or not all(whole.values())
     if unclear or len(outputs) > 1:
         what = "with a part" if unclear else "units along several axes"
@@ -162,6 +163,20 @@ def _read(book, step, operand, weight_dim, matmul) -> set[int]:
     return read
 
 
+def _drop_masked(book, step, dim, weights, axes) -> None:
+    """Units whose readers are multiplied with other constants for each are ruled out.
+
+    What such a weight multiplies is not the activation alone.
+    """
+    read = labels.found(tuple(weights.dims[axis] for axis in axes))
+    numbers = {book.axis_number(label) for label in read if book.is_axis(label)}
+    if numbers & {axis for axis, _ in weights.ties}:
+        reason = (
+            f"{step.name} reads {{}} with {weights.param} times constants that vary"
+        )
+        book.drop_all((dim,), f"{reason} along them")
+
+
 def _tap(step, position, axis, start, sizes) -> ledger.Tap:
     source = step.inputs[position]
     return ledger.Tap(step.address, position, axis, start, sizes, source)
@@ -186,7 +201,7 @@ def _unfold(book, segment, units) -> tuple[int, int, int] | None:
     return outer, segment[place].size, inner
 
 
-def convolution(book: ledger.Ledger, step: walk.Step, values: list[labels.Value]):
+def convolution(book: ledger.Ledger, step: walk.Step, values: list[flow.Value]):
     """Rule for convolutions of activations with weights; groups are allowed."""
     x, weights = values
     lhs, rhs, out = step.params["dimension_numbers"]
@@ -196,6 +211,11 @@ def convolution(book: ledger.Ledger, step: walk.Step, values: list[labels.Value]
         return opaque(book, step, values)
     outputs, names = births(book, step, weights, [rhs[0]])
     matmul = book.product(weights.param, outputs, step.name)
+    for label in outputs or () if blocks > 1 else ():
+        book.bind(label, blocks)
+    _drop_masked(
+        book, step, x.dims[lhs[1]], weights, rhs[:2] if blocks > 1 else rhs[1:2]
+    )
     x = book.release(x, step.name)
     if blocks == 1:
         _read(book, step, (0, x, lhs[1]), weights.dims[rhs[1]], matmul)
@@ -209,7 +229,7 @@ def convolution(book: ledger.Ledger, step: walk.Step, values: list[labels.Value]
         book.bind(label, blocks)
     dims = list(labels.free(step.avals[0].shape))
     dims[out[1]] = labels.rename(weights.dims, names)[rhs[0]]
-    return [labels.Value(tuple(dims), labels.DATA, taint=x.taint, matmul=matmul)]
+    return [flow.Value(tuple(dims), labels.DATA, taint=x.taint, matmul=matmul)]
 
 
 def _read_blocks(book, step, x, weights, matmul) -> None:
@@ -247,7 +267,7 @@ def _block_weights(book, weights, rhs, blocks) -> groups.WeightAxis | None:
     return groups.WeightAxis(path, axis, groups=blocks, block_axis=outer)
 
 
-def gather(book: ledger.Ledger, step: walk.Step, values: list[labels.Value]):
+def gather(book: ledger.Ledger, step: walk.Step, values: list[flow.Value]):
     """Rule for look-ups: whole rows of a table are units, other axes stay or end."""
     operand, indices = values
     numbers, sizes = step.params["dimension_numbers"], step.params["slice_sizes"]
@@ -272,10 +292,10 @@ def gather(book: ledger.Ledger, step: walk.Step, values: list[labels.Value]):
         dims[target] = moved[i] if i in whole else dims[target]
     origin = labels.DATA if is_table else max(operand.origin, indices.origin)
     taint = operand.taint | book.release(indices, step.name).taint
-    return [labels.Value(tuple(dims), origin, taint=taint, reduced=operand.reduced)]
+    return [flow.Value(tuple(dims), origin, taint=taint, reduced=operand.reduced)]
 
 
-def dynamic_slice(book: ledger.Ledger, step: walk.Step, values: list[labels.Value]):
+def dynamic_slice(book: ledger.Ledger, step: walk.Step, values: list[flow.Value]):
     """Rule for slices at computed places: one row of a table is a look-up."""
     operand, shape = values[0], step.avals[0].shape
     axes = [i for i, n in enumerate(shape) if n > 1]

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax.extend import core
 
-from loplax.units import groups, hosts, labels, ledger, rules, walk
+from loplax.units import flow, groups, hosts, labels, ledger, rules, walk
 from loplax.units.paths import by_path
 
 
@@ -122,7 +122,7 @@ def analyse(closed: core.ClosedJaxpr, kept: int, params: Any) -> Findings:
         shape = tuple(var.aval.shape)
         given = labels.VECTOR if len(shape) < 2 else labels.DATA
         origin = given if path is None else labels.CONST
-        values.append(labels.Value(labels.free(shape), origin))
+        values.append(flow.Value(labels.free(shape), origin))
         if path in book.shapes:
             values[-1] = book.parameter(path)
     outputs = rules.follow(book, walk.flatten(closed, kept), values)

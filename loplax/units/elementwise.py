@@ -4,7 +4,7 @@ import functools
 
 import jax.numpy as jnp
 
-from loplax.units import kernels, labels, ledger, meet, multiples, walk
+from loplax.units import flow, kernels, labels, ledger, meet, multiples, walk
 
 # fmt: off
 IDENTITIES = frozenset({
@@ -15,7 +15,7 @@ IDENTITIES = frozenset({
 """Operations that leave a parameter the same parameter."""
 
 
-def elementwise(book: ledger.Ledger, step: walk.Step, values: list[labels.Value]):
+def elementwise(book: ledger.Ledger, step: walk.Step, values: list[flow.Value]):
     """Rule for element-wise operations of any number of operands."""
     keeps = len(values) == 1 and step.name in IDENTITIES
     values, terms = kernels.join(book, step, values, keeps)
@@ -38,7 +38,7 @@ def elementwise(book: ledger.Ledger, step: walk.Step, values: list[labels.Value]
     return [kernels.attach(book, step, result, terms)]
 
 
-def _with_one(book, step, others, param, position) -> labels.Value:
+def _with_one(book, step, others, param, position) -> flow.Value:
     """A followed parameter and values that are none."""
     if param.factor is not None:
         others, param = [*others, param.factor], param._replace(factor=None)
@@ -47,7 +47,7 @@ def _with_one(book, step, others, param, position) -> labels.Value:
     return multiples.with_parameter(book, step, plain, param, position)
 
 
-def _settled(book, step, value) -> labels.Value:
+def _settled(book, step, value) -> flow.Value:
     """Gives up a parameter none of whose axes is left, unless it is a scalar."""
     if value.param is None or book.has_axes(value):
         return value
@@ -56,7 +56,7 @@ def _settled(book, step, value) -> labels.Value:
     return book.release(value, step.name)
 
 
-def _unary(book, step, value) -> labels.Value:
+def _unary(book, step, value) -> flow.Value:
     real = jnp.issubdtype(step.avals[0].dtype, jnp.inexact)
     if step.name in IDENTITIES and (real or not book.has_axes(value)):
         return value
@@ -66,7 +66,7 @@ def _unary(book, step, value) -> labels.Value:
     return book.release(value, step.name)._replace(matmul=None)
 
 
-def identity(book: ledger.Ledger, step: walk.Step, values: list[labels.Value]):
+def identity(book: ledger.Ledger, step: walk.Step, values: list[flow.Value]):
     """Rule for operations that return all their operands."""
     del book, step
     return values
@@ -95,7 +95,7 @@ def _note_bias(book, matmul, param) -> None:
         book.product_bias[matmul] = param.param
 
 
-def concatenate(book: ledger.Ledger, step: walk.Step, values: list[labels.Value]):
+def concatenate(book: ledger.Ledger, step: walk.Step, values: list[flow.Value]):
     """Rule for joining values along one axis; along the others they combine."""
     axis = step.params["dimension"]
     joined = [value.dims[axis] for value in values]
@@ -115,7 +115,7 @@ def concatenate(book: ledger.Ledger, step: walk.Step, values: list[labels.Value]
     return [result._replace(dims=tuple(dims))]
 
 
-def stack(book: ledger.Ledger, step: walk.Step, values: list[labels.Value]):
+def stack(book: ledger.Ledger, step: walk.Step, values: list[flow.Value]):
     """Rule for joining values along a new axis."""
     axis, one = step.params["axis"], labels.same((1,))
     values = [v._replace(dims=v.dims[:axis] + one + v.dims[axis:]) for v in values]

@@ -169,8 +169,9 @@ class UnitGroup(NamedTuple):
         (running statistics too) or ``"random numbers"`` (dropout). Units that change
         places leave it behind; they are alike in distribution at most.
       blocks: the units can change places within each of this many equal blocks of
-        neighbours; more than one under a group norm, and behind it, or where a grouped
-        convolution reads them, as many as units if they are tied.
+        neighbours. More than one behind a group norm and where a grouped convolution
+        computes or reads the units; as many as there are units if they are tied, or on
+        either side of a depthwise convolution.
     """
 
     name: str

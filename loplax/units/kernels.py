@@ -7,10 +7,10 @@ parameter, or with several numbers per unit, wait for what becomes of them.
 
 import math
 
-from loplax.units import labels, ledger, meet, walk
+from loplax.units import flow, labels, ledger, meet, walk
 
 
-def scale(book: ledger.Ledger, step: walk.Step, plain, param) -> labels.Value:
+def scale(book: ledger.Ledger, step: walk.Step, plain, param) -> flow.Value:
     """Units times a parameter that lies along them: a scale, or a term of a kernel.
 
     Args:
@@ -40,7 +40,7 @@ def scale(book: ledger.Ledger, step: walk.Step, plain, param) -> labels.Value:
             labels.FREE in labels.found((plain.dims[i],)) for _, i in open_axes
         )
         parts = frozenset([param.part])
-        terms = labels.Terms(*held[0], parts, open_axes, places, step.outputs[0])
+        terms = flow.Terms(*held[0], parts, open_axes, places, step.outputs[0])
         return result._replace(terms=terms)
     book.use(path, ("other", step.name), step.name)
     for label, _ in held:
@@ -70,7 +70,7 @@ def _is_plain(book, label, weights) -> bool:
     return size == book.size(label) and (*weights.repeat, weights.start) == (1, 1, 0)
 
 
-def settle(book: ledger.Ledger, name: str, value: labels.Value) -> labels.Value:
+def settle(book: ledger.Ledger, name: str, value: flow.Value) -> flow.Value:
     """Decides about products that add up to no kernel.
 
     Args:
@@ -92,7 +92,7 @@ def settle(book: ledger.Ledger, name: str, value: labels.Value) -> labels.Value:
     return value._replace(terms=None)
 
 
-def join(book: ledger.Ledger, step: walk.Step, values: list[labels.Value], keeps: bool):
+def join(book: ledger.Ledger, step: walk.Step, values: list[flow.Value], keeps: bool):
     """The terms of a sum.
 
     Args:
@@ -115,7 +115,7 @@ def join(book: ledger.Ledger, step: walk.Step, values: list[labels.Value], keeps
     return [settle(book, step.name, value) for value in values], None
 
 
-def _sum(book, values, terms) -> labels.Terms | None:
+def _sum(book, values, terms) -> flow.Terms | None:
     if len(terms) == 1:
         (other,) = [value for value in values if value.terms is None]
         return None if book.units(other.dims) else terms[0]
@@ -126,7 +126,7 @@ def _sum(book, values, terms) -> labels.Terms | None:
     return None
 
 
-def summed(book: ledger.Ledger, step: walk.Step, value: labels.Value):
+def summed(book: ledger.Ledger, step: walk.Step, value: flow.Value):
     """The terms of a sum over axes, as `join`."""
     terms, axes = value.terms, step.params["axes"]
     if terms is None:
@@ -139,7 +139,7 @@ def summed(book: ledger.Ledger, step: walk.Step, value: labels.Value):
     return settle(book, step.name, value), None
 
 
-def attach(book: ledger.Ledger, step: walk.Step, value, terms) -> labels.Value:
+def attach(book: ledger.Ledger, step: walk.Step, value, terms) -> flow.Value:
     """A value with its terms; all entries of a parameter make it a kernel."""
     if terms is None:
         return value

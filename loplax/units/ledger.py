@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from loplax.units import groups, labels
+from loplax.units import flow, groups, labels
 
 
 class Tap(NamedTuple):
@@ -92,14 +92,14 @@ class Ledger:
         self._statistics: dict[int, int] = {}
         self.bonds: dict[int, Bonds] = {}
 
-    def parameter(self, path: str) -> labels.Value:
+    def parameter(self, path: str) -> flow.Value:
         """The value of a parameter, every axis with a label of its own."""
         dims = []
         for axis, size in enumerate(self.shapes[path]):
             label = self._new(size)
             self._axes[label] = (path, axis)
             dims.append(labels.plain(size, label))
-        return labels.Value(tuple(dims), param=path, pure=True)
+        return flow.Value(tuple(dims), param=path, pure=True)
 
     def group(self, axis_label: int) -> int:
         """Starts the group of units that the given parameter axis computes."""
@@ -177,7 +177,7 @@ class Ledger:
         label = dim[0][0].label
         return self._axes[label][1] if dim[0][0].size == self.size(label) else None
 
-    def has_axes(self, value: labels.Value) -> bool:
+    def has_axes(self, value: flow.Value) -> bool:
         """Whether some axis of the value is still an axis of a parameter."""
         return any(map(self.is_axis, labels.found(value.dims)))
 
@@ -195,7 +195,7 @@ class Ledger:
         for label in self.units(dims):
             self.drop(label, reason.format(f"the units of {self.title(label)}"))
 
-    def drop_reduced(self, value: labels.Value, where: str) -> None:
+    def drop_reduced(self, value: flow.Value, where: str) -> None:
         """Rules out every group that was reduced into a value."""
         for label, name, _ in value.reduced:
             title = self.title(label)
@@ -216,7 +216,7 @@ class Ledger:
         self.use(path, ("weight", len(self.products)), name)
         return len(self.products) - 1
 
-    def release(self, value: labels.Value, name: str) -> labels.Value:
+    def release(self, value: flow.Value, name: str) -> flow.Value:
         """Gives up following a parameter, if the value still is one."""
         axes = {i: labels.FREE for i in labels.found(value.dims) if self.is_axis(i)}
         if value.param is None or labels.found(value.dims) <= {labels.SAME}:
@@ -244,7 +244,7 @@ class Ledger:
         """Which axis of its parameter a label is."""
         return self._axes[label][1]
 
-    def without_axes(self, value: labels.Value) -> labels.Value:
+    def without_axes(self, value: flow.Value) -> flow.Value:
         """A value in which axes of parameters are no longer followed."""
         axes = {i: labels.FREE for i in labels.found(value.dims) if self.is_axis(i)}
         dims = labels.rename(value.dims, axes)

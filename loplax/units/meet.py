@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from loplax.units import labels, ledger
+from loplax.units import flow, labels, ledger
 
 Touch = Callable[[int, Any], None]
 """Takes a group and the parameter axis that its units lie on."""
@@ -15,7 +15,7 @@ class _Meeting:
     def __init__(self):
         self.merges: dict[tuple[int, int], list[labels.Contact]] = {}
         self.touches: dict[tuple[int, int], list[labels.Contact]] = {}
-        self.loose: list[tuple[int, labels.Value]] = []
+        self.loose: list[tuple[int, flow.Value]] = []
 
 
 def combine(book: ledger.Ledger, name: str, a, b, touch: Touch | None = None):
@@ -47,7 +47,7 @@ def combine(book: ledger.Ledger, name: str, a, b, touch: Touch | None = None):
     for label, other in meeting.loose:
         _settle_loose(book, name, label, other)
     once(book, name, dims)
-    return labels.Value(
+    return flow.Value(
         dims,
         origin=max(a.origin, b.origin),
         taint=a.taint | b.taint,
@@ -55,7 +55,7 @@ def combine(book: ledger.Ledger, name: str, a, b, touch: Touch | None = None):
     )
 
 
-def _apart(book, statistic, value) -> frozenset[labels.Reduced]:
+def _apart(book, statistic, value) -> frozenset[flow.Reduced]:
     """The groups reduced into one value that do not meet their units in the other.
 
     A statistic that comes back to the units it was taken of couples them.
@@ -87,7 +87,7 @@ def once(book: ledger.Ledger, name: str, dims: tuple[labels.Dim, ...]) -> None:
         seen |= full
 
 
-def _widen(value: labels.Value, rank: int) -> labels.Value:
+def _widen(value: flow.Value, rank: int) -> flow.Value:
     return value if value.dims else value._replace(dims=labels.same((1,) * rank))
 
 

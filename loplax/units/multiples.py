@@ -1,11 +1,11 @@
 """Parameters that are followed through products, until they meet units."""
 
-from loplax.units import kernels, labels, ledger, meet, walk
+from loplax.units import flow, kernels, labels, ledger, meet, walk
 
 SUMS = frozenset({"add", "add_any", "concatenate", "stack", "sub"})
 
 
-def fold(book: ledger.Ledger, name: str, value: labels.Value) -> labels.Value:
+def fold(book: ledger.Ledger, name: str, value: flow.Value) -> flow.Value:
     """Gives up following a parameter that is multiplied with more than constants."""
     if value.factor is None:
         return value
@@ -13,7 +13,7 @@ def fold(book: ledger.Ledger, name: str, value: labels.Value) -> labels.Value:
     return meet.combine(book, name, value.factor, param)
 
 
-def with_parameter(book, step: walk.Step, plain, param, position) -> labels.Value:
+def with_parameter(book, step: walk.Step, plain, param, position) -> flow.Value:
     """A value combined with a parameter, which may be a bias or a scale of units.
 
     Products are put off until the parameter meets units, so that ``h * (a * scale)`` is
@@ -53,12 +53,12 @@ def _meets(book, plain, param) -> bool:
     )
 
 
-def _touch(book, step, plain, param, position) -> labels.Value:
+def _touch(book, step, plain, param, position) -> flow.Value:
     """Units and a parameter that lies along them."""
     name = step.name
     multiplies = name == "mul" or (name == "div" and position == 1)
     for label in book.units(plain.dims) if param.ties else ():
-        book.tie(label, param.ties)
+        book.tie(label, [origin for _, origin in param.ties])
     if multiplies and not param.taint:
         return kernels.scale(book, step, plain, param)
 
@@ -83,15 +83,21 @@ def _is_shift(plain) -> bool:
     return quiet and labels.found(plain.dims) <= {labels.SAME}
 
 
-def _absorb(book, name, plain, param) -> labels.Value:
+def _absorb(book, name, plain, param) -> flow.Value:
     """A parameter times constants."""
     joined = meet.combine(book, name, plain, param)
-    varies = labels.found(plain.dims) - {labels.SAME}
+    varies = {
+        (book.axis_number(label), plain.origin)
+        for one, two in zip(param.dims, plain.dims, strict=bool(plain.dims))
+        if labels.found((two,)) - {labels.SAME}
+        for label in labels.found((one,))
+        if book.is_axis(label)
+    }
     return param._replace(
         dims=joined.dims,
         origin=joined.origin,
         pure=False,
-        ties=param.ties | ({plain.origin} if varies else set()),
+        ties=param.ties | varies,
     )
 
 

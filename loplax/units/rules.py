@@ -3,6 +3,7 @@
 from loplax.units import (
     contract,
     elementwise,
+    flow,
     kernels,
     labels,
     ledger,
@@ -78,7 +79,7 @@ MOVES = frozenset({"broadcast_in_dim", "reshape", "squeeze", "transpose"})
 """Operations that a followed parameter and its factor undergo side by side."""
 
 
-def follow(book: ledger.Ledger, program: walk.Program, inputs: list[labels.Value]):
+def follow(book: ledger.Ledger, program: walk.Program, inputs: list[flow.Value]):
     """Follows units through a program.
 
     Args:
@@ -91,14 +92,14 @@ def follow(book: ledger.Ledger, program: walk.Program, inputs: list[labels.Value
     """
     values = dict(zip(program.inputs, inputs, strict=True))
     for number, shape in program.constants.items():
-        values[number] = labels.Value(labels.free(shape))
+        values[number] = flow.Value(labels.free(shape))
     for step in program.steps:
         read = [values[number] for number in step.inputs]
         values.update(zip(step.outputs, _apply(book, step, read), strict=True))
     return [_settle(book, "output", values[number]) for number in program.outputs]
 
 
-def _apply(book, step, values) -> list[labels.Value]:
+def _apply(book, step, values) -> list[flow.Value]:
     rule = RULES.get(step.name, contract.opaque)
     if rule in (elementwise.elementwise, shapes.reduce):
         return rule(book, step, values)
@@ -108,6 +109,6 @@ def _apply(book, step, values) -> list[labels.Value]:
     return rule(book, step, [_settle(book, step.name, value) for value in values])
 
 
-def _settle(book, name, value) -> labels.Value:
+def _settle(book, name, value) -> flow.Value:
     """A value of which nothing is put off."""
     return multiples.fold(book, name, kernels.settle(book, name, value))

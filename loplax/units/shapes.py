@@ -2,10 +2,10 @@
 
 import math
 
-from loplax.units import kernels, labels, ledger, multiples, walk
+from loplax.units import flow, kernels, labels, ledger, multiples, walk
 
 
-def _lost(book, step, value, dims) -> labels.Value:
+def _lost(book, step, value, dims) -> flow.Value:
     """Rules out the groups that are on ``value`` but no longer on ``dims``."""
     for label in book.units(value.dims) - book.units(dims):
         reason = f"{step.name} cuts or mixes the units of {book.title(label)}"
@@ -13,14 +13,14 @@ def _lost(book, step, value, dims) -> labels.Value:
     return value._replace(dims=dims)
 
 
-def transpose(book: ledger.Ledger, step: walk.Step, values: list[labels.Value]):
+def transpose(book: ledger.Ledger, step: walk.Step, values: list[flow.Value]):
     """Rule for permuting the axes."""
     del book
     order = step.params["permutation"]
     return [values[0]._replace(dims=tuple(values[0].dims[i] for i in order))]
 
 
-def reshape(book: ledger.Ledger, step: walk.Step, values: list[labels.Value]):
+def reshape(book: ledger.Ledger, step: walk.Step, values: list[flow.Value]):
     """Rule for row-major reshapes."""
     (value,) = values
     if step.params["dimensions"] is not None:
@@ -31,7 +31,7 @@ def reshape(book: ledger.Ledger, step: walk.Step, values: list[labels.Value]):
     return [_lost(book, step, value, dims)]
 
 
-def squeeze(book: ledger.Ledger, step: walk.Step, values: list[labels.Value]):
+def squeeze(book: ledger.Ledger, step: walk.Step, values: list[flow.Value]):
     """Rule for removing axes of length one."""
     del book
     gone = {i % len(values[0].dims) for i in step.params["dimensions"]}
@@ -39,7 +39,7 @@ def squeeze(book: ledger.Ledger, step: walk.Step, values: list[labels.Value]):
     return [values[0]._replace(dims=tuple(kept))]
 
 
-def broadcast_in_dim(book: ledger.Ledger, step: walk.Step, values: list[labels.Value]):
+def broadcast_in_dim(book: ledger.Ledger, step: walk.Step, values: list[flow.Value]):
     """Rule for adding axes and repeating along axes of length one."""
     del book
     shape = step.avals[0].shape
@@ -51,7 +51,7 @@ def broadcast_in_dim(book: ledger.Ledger, step: walk.Step, values: list[labels.V
     return [values[0]._replace(dims=tuple(dims))]
 
 
-def tile(book: ledger.Ledger, step: walk.Step, values: list[labels.Value]):
+def tile(book: ledger.Ledger, step: walk.Step, values: list[flow.Value]):
     """Rule for repeating whole axes end to end."""
     (value,) = values
     dims = tuple(
@@ -61,7 +61,7 @@ def tile(book: ledger.Ledger, step: walk.Step, values: list[labels.Value]):
     return [_lost(book, step, value, dims)]
 
 
-def keep_where(book, step, value, keep) -> labels.Value:
+def keep_where(book, step, value, keep) -> flow.Value:
     """Keeps the labels of the axes that stay whole and frees the others.
 
     Args:
@@ -81,7 +81,7 @@ def keep_where(book, step, value, keep) -> labels.Value:
     return _lost(book, step, value, dims)._replace(matmul=None)
 
 
-def cut(book: ledger.Ledger, step: walk.Step, values: list[labels.Value]):
+def cut(book: ledger.Ledger, step: walk.Step, values: list[flow.Value]):
     """Rule for slices; an axis that is not cut keeps its labels."""
     value, *indices = values
     for index in indices:
@@ -95,7 +95,7 @@ def cut(book: ledger.Ledger, step: walk.Step, values: list[labels.Value]):
     return [_piece(book, step, value, starts)]
 
 
-def _piece(book, step, value, starts) -> labels.Value:
+def _piece(book, step, value, starts) -> flow.Value:
     """What is cut out of a value from the given starts; -1 is not known."""
     shape = step.avals[0].shape
     keep = [labels.length(d) == n for d, n in zip(value.dims, shape, strict=True)]
@@ -130,7 +130,7 @@ def entries(book, dim: labels.Dim, index: int) -> set[tuple[int, int]]:
     return result
 
 
-def split(book: ledger.Ledger, step: walk.Step, values: list[labels.Value]):
+def split(book: ledger.Ledger, step: walk.Step, values: list[flow.Value]):
     """Rule for cutting one axis into parts."""
     (value,), axis, start, results = values, step.params["axis"], 0, []
     for aval in step.avals:
@@ -140,7 +140,7 @@ def split(book: ledger.Ledger, step: walk.Step, values: list[labels.Value]):
     return results
 
 
-def unstack(book: ledger.Ledger, step: walk.Step, values: list[labels.Value]):
+def unstack(book: ledger.Ledger, step: walk.Step, values: list[flow.Value]):
     """Rule for taking one axis apart."""
     (value,), axis = values, step.params["axis"]
     dims = value.dims[:axis] + value.dims[axis + 1 :]
@@ -151,14 +151,14 @@ def unstack(book: ledger.Ledger, step: walk.Step, values: list[labels.Value]):
     return [made._replace(part=value.part | part) for part in gone]
 
 
-def reverse(book: ledger.Ledger, step: walk.Step, values: list[labels.Value]):
+def reverse(book: ledger.Ledger, step: walk.Step, values: list[flow.Value]):
     """Rule for reversing axes."""
     gone = step.params["dimensions"]
     keep = [i not in gone for i in range(len(values[0].dims))]
     return [keep_where(book, step, values[0], keep)._replace(pure=False)]
 
 
-def pad(book: ledger.Ledger, step: walk.Step, values: list[labels.Value]):
+def pad(book: ledger.Ledger, step: walk.Step, values: list[flow.Value]):
     """Rule for padding; an axis without padding keeps its labels."""
     value = book.release(values[0], step.name)
     filler = book.release(values[1], step.name)
@@ -173,7 +173,7 @@ def pad(book: ledger.Ledger, step: walk.Step, values: list[labels.Value]):
     ]
 
 
-def reduce(book: ledger.Ledger, step: walk.Step, values: list[labels.Value]):
+def reduce(book: ledger.Ledger, step: walk.Step, values: list[flow.Value]):
     """Rule for sums, maxima and the like over whole axes."""
     value, terms = kernels.summed(book, step, values[0])
     value = book.release(multiples.fold(book, step.name, value), step.name)
@@ -182,7 +182,7 @@ def reduce(book: ledger.Ledger, step: walk.Step, values: list[labels.Value]):
     kept = tuple(dim for i, dim in enumerate(value.dims) if i not in axes)
     summed = book.units(gone)
     reduced = {
-        labels.Reduced(label, step.name, _blocks(book, gone, label)) for label in summed
+        flow.Reduced(label, step.name, _blocks(book, gone, label)) for label in summed
     }
     # What is left of an axis of which a part was summed, as in a group norm.
     left = {i for i in labels.found(kept) if book.root(i) in summed}
@@ -200,7 +200,7 @@ def _blocks(book, gone, label) -> int:
     return size // length if neighbours and size % length == 0 else size
 
 
-def along(book: ledger.Ledger, step: walk.Step, values: list[labels.Value]):
+def along(book: ledger.Ledger, step: walk.Step, values: list[flow.Value]):
     """Rule for cumulative operations: units on other axes stay apart."""
     axis = step.params["axis"]
     value = book.release(values[0], step.name)
@@ -208,7 +208,7 @@ def along(book: ledger.Ledger, step: walk.Step, values: list[labels.Value]):
     return [keep_where(book, step, value, keep)]
 
 
-def window(book: ledger.Ledger, step: walk.Step, values: list[labels.Value]):
+def window(book: ledger.Ledger, step: walk.Step, values: list[flow.Value]):
     """Rule for pooling: units on axes that are not pooled stay apart."""
     value = book.release(values[0], step.name)
     names = ("window_dimensions", "window_strides", "base_dilation", "window_dilation")

@@ -173,6 +173,23 @@ def test_what_runs_along_the_units_is_named(prove):
     ]
 
 
+def test_masked_weights(prove):
+    """A mask on incoming weights ties units to it; readers must see activations."""
+    mask = jnp.arange(12.0).reshape(6, 2) % 3
+
+    def apply(params, x):
+        kernel = params["w"] * (jnp.arange(30.0).reshape(5, 6) % 4)
+        h = jnp.tanh(x @ kernel)
+        return jnp.tanh(h @ params["v"]) @ (params["c"] * mask)
+
+    (group,) = found = prove(apply, PARAMS, X)
+    assert (group.name, group.tied_to, group.blocks) == ("w", ("constants",), 6)
+    assert found.left_out == {
+        "v": "dot_general reads the units of v with c times constants that vary along "
+        "them"
+    }
+
+
 NORMS = [
     lambda h, s: h,
     lambda h, s: h * s("product", inverse(h)),
