@@ -211,11 +211,10 @@ def convolution(book: ledger.Ledger, step: walk.Step, values: list[flow.Value]):
         return opaque(book, step, values)
     outputs, names = births(book, step, weights, [rhs[0]])
     matmul = book.product(weights.param, outputs, step.name)
-    for label in outputs or () if blocks > 1 else ():
+    for label in outputs or ():
         book.bind(label, blocks)
-    _drop_masked(
-        book, step, x.dims[lhs[1]], weights, rhs[:2] if blocks > 1 else rhs[1:2]
-    )
+    read = rhs[:2] if blocks > 1 else rhs[1:2]
+    _drop_masked(book, step, x.dims[lhs[1]], weights, read)
     x = book.release(x, step.name)
     if blocks == 1:
         _read(book, step, (0, x, lhs[1]), weights.dims[rhs[1]], matmul)
@@ -225,8 +224,6 @@ def convolution(book: ledger.Ledger, step: walk.Step, values: list[flow.Value]):
     window = f"{step.name} slides its window over {{}}"
     book.drop_all(rest, window)
     book.drop_reduced(x, step.name)
-    for label in outputs or ():
-        book.bind(label, blocks)
     dims = list(labels.free(step.avals[0].shape))
     dims[out[1]] = labels.rename(weights.dims, names)[rhs[0]]
     return [flow.Value(tuple(dims), labels.DATA, taint=x.taint, matmul=matmul)]
