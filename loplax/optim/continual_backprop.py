@@ -185,21 +185,22 @@ def continual_backprop(
         now = utilities.instantaneous(
             utility, group, step.weights, step.features, means, noise
         )
+        smooth = mix(old.utility, now)
         # What is not finite counts for nothing: not in the means, nor in their count.
-        known = jnp.isfinite(now)
-        for mean in batch.values():
+        known = jnp.isfinite(smooth)
+        for mean in mean_activation.values():
             known &= utilities.over_positions(jnp.all, jnp.isfinite(mean))
+        age = old.age + 1
+        eligible = known & (age > maturity_threshold)
+        ranking = jnp.where(eligible, smooth / (1 - discount), jnp.inf)
         keep = lambda new, old: jnp.where(utilities.along(known, new), new, old)
         discount, mean_activation, smooth = jax.tree.map(
             keep,
-            (discount, mean_activation, mix(old.utility, now)),
+            (discount, mean_activation, smooth),
             (old.discount, old.mean_activation, old.utility),
         )
-        age = old.age + 1
-        eligible = known & (age > maturity_threshold)
         saved, wanted = allow(group, old.budget, jnp.sum(eligible), step)
         statistics = UnitStatistics(age, discount, mean_activation, smooth, saved)
-        ranking = jnp.where(eligible, smooth / (1 - discount), jnp.inf)
         return statistics, wrapper.Selection(wanted >= 1, (ranking, wanted))
 
     def allow(group, saved: Budget, eligible, step) -> tuple[Budget, Array]:
