@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Sequence
 
 
-def choice(what: str, value: str, known: Sequence[str]) -> None:
+def one_of(what: str, value: str, known: Sequence[str]) -> None:
     """Raises ``ValueError`` with the nearest known name unless ``value`` is known."""
     if value not in known:
         near = difflib.get_close_matches(str(value), known, n=1)

@@ -164,14 +164,13 @@ def continual_backprop(
     checks.one_of("budget", budget, ("eligible", "all", "random"))
 
     def start(group) -> UnitStatistics:
-        nothing = jnp.zeros((), jnp.float32)
         means = {name: (*at, group.size) for name, at in group.features.items()}
         return UnitStatistics(
             age=jnp.zeros(group.size, jnp.int32),
             discount=jnp.ones(group.size, jnp.float32),
             mean_activation={n: jnp.zeros(s, jnp.float32) for n, s in means.items()},
             utility=jnp.zeros(group.size, jnp.float32),
-            budget=Budget(nothing, nothing),
+            budget=Budget(*jnp.zeros(2, jnp.float32)),
         )
 
     def observe(group, old: UnitStatistics, step: wrapper.Step):

@@ -110,9 +110,8 @@ def self_normalized_resets(
     def observe(group, old: FiringStatistics, step: wrapper.Step):
         silent = True
         for name in group.features:
-            fires = step.features[name] > 0
-            silent &= ~jnp.any(fires.reshape(-1, group.size), axis=0)
-        # Not a number is no silence.
+            resting = step.features[name] <= 0  # which NaN is not
+            silent &= jnp.all(resting.reshape(-1, group.size), axis=0)
         gap = old.age + 1
         marked = silent & (gap >= old.threshold)
         ended = ~silent | marked

@@ -278,7 +278,7 @@ def test_it_stops_within_a_task_and_an_episode(crashed):
     steps = saved.leaves[".env.steps"]
     np.testing.assert_array_equal(steps, np.full((4, ENVS), 2 * 2 * STEPS))
     assert (steps % 40).all() and (saved.leaves[".env.inner.time"] > 0).all()
-    assert len(np.unique(saved.leaves[".opt.age['policy/hidden_0']"])) > 1
+    assert len(np.unique(saved.leaves[".opt.units['policy/hidden_0'].age"])) > 1
 
 
 def test_environments_of_a_run_share_its_tasks(crashed):

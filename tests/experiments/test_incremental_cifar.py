@@ -123,8 +123,15 @@ def test_figures_show_the_ends_of_steps():
     accuracy = np.arange(12.0).reshape(2, 1, 1, 6)
     dims = ("method", "setting", "seed", "bin")
     results = xarray.Dataset(
-        {"test_accuracy": (dims, accuracy)},
-        {"method": ["bp", "full_reset"], "step": ("bin", np.arange(6))},
+        {
+            "test_accuracy": (dims, accuracy),
+            "bins_sound": (dims[:3], np.full((2, 1, 1), 6)),
+        },
+        {
+            "method": ["bp", "full_reset"],
+            "bin": np.arange(6),
+            "step": ("bin", np.arange(6)),
+        },
     )
     config = {"classes": 6, "increment": 2}
     found = plot.step_ends(results, config)

@@ -72,6 +72,15 @@ REFERENCE = {
 }
 
 
+def read_by(layer):
+    """Name of the features that a layer reads."""
+    block, _, part = layer.partition("/")
+    number = int(block.removeprefix("block_")) if part else 8
+    if part == "conv_1":
+        return f"{block}/conv_0"
+    return "stem" if number == 0 else f"block_{number - 1}/conv_1"
+
+
 def norm(conv):
     return f"{conv}_norm" if "conv" not in conv else conv.replace("conv", "norm")
 
@@ -127,11 +136,13 @@ class ByHand:
         for name, (_, readers) in self.layers.items():
             size, kernels = self.sizes[name], [weights[f"{r}/kernel"] for r in readers]
             rows = [np.moveaxis(k, -2, 0).reshape(size, -1) for k in kernels]
-            outgoing = np.abs(np.concatenate(rows, axis=1)).mean(axis=1)
-            activity = np.abs(features[name]).reshape(-1, size).mean(axis=0)
+            # In the residual stream every reader meets the units in another block.
+            read = [np.abs(features[read_by(reader)]) for reader in readers]
+            read = [h.reshape(-1, size).mean(axis=0) for h in read]
+            terms = [np.abs(w) * h[:, None] for w, h in zip(rows, read, strict=True)]
             self.age[name] += 1
             self.utility[name] *= ETA
-            self.utility[name] += (1 - ETA) * outgoing * activity
+            self.utility[name] += (1 - ETA) * np.concatenate(terms, axis=1).mean(axis=1)
             rank = self.utility[name] / (1 - ETA ** self.age[name])
             eligible = self.age[name] > MATURITY
             self.budget[name] += REPLACED * size * eligible.any()
@@ -211,7 +222,7 @@ def test_steps(plain, begun, reading, layers):
         x, y = run.example(state.stream, item)
         grads, features, stats = plain(state.params, state.stats, x, y)
         expected, stats = hand.sgd(flat(state.params), flat(grads), rate), flat(stats)
-        chosen = hand.choose(expected, {n: np.array(features[n]) for n in layers})
+        chosen = hand.choose(expected, {n: np.array(h) for n, h in features.items()})
         state = run.step(state, item)
         found = flat(state.params)
         new = hand.replace(expected, stats, chosen, found)

@@ -133,7 +133,7 @@ def test_a_crashed_study_ends_with_the_same_bytes(
     assert (tmp_path / "results.nc").read_bytes() != whole[1]
     saved = next(iter(checkpoints.read(tmp_path / "checkpoints")))
     assert saved.segment == 1
-    assert len(np.unique(saved.leaves[".opt.age['hidden_0']"])) > 1
+    assert len(np.unique(saved.leaves[".opt.units['hidden_0'].age"])) > 1
     launched(tmp_path, NAME, config)
     assert (tmp_path / "results.nc").read_bytes() == whole[1]
 

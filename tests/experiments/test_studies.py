@@ -184,7 +184,7 @@ def digits(changed):
 
 
 def started(build, study, name):
-    names = ("learning_rate", "injection_step", "decay_rate")
+    names = ("learning_rate", "injection_step", "decay_rate", "weight_decay")
     numbers = dict.fromkeys(names, jnp.float32(1))
     state = train.init(build, jax.random.key(0), numbers, study.data)
     return state, build(numbers, state.key_tx, study.data)

@@ -136,7 +136,7 @@ def test_wrappers_nest_and_take_injected_hyperparameters():
     features = {"w": jnp.ones((4, 8)).at[:, 0].set(0.0)}
     for tx in (nested, injected):
         _, state = tx.update(params, tx.init(params), params, features=features)
-        assert int(optax.tree.get(state, "age")["w"][1]) == 1
+        assert int(optax.tree.get(state, "age")[1]) == 1
 
 
 def test_missing_features_and_half_a_layer():
