@@ -178,9 +178,9 @@ def _null_space(bench, drawn, group) -> None:
                 continue
             weights = values[record.path]
             unseen = _unseen(bench, record, group, features[key])
-            kind = bench.rng.normal(size=np.delete(weights.shape, record.axis))
-            kind = np.expand_dims(kind, record.axis % weights.ndim)
-            step = kind * trial.spread(record, unseen, weights.shape)
+            laid = trial.spread(record, unseen, weights.shape)
+            kind = np.where(np.array(laid.shape) > 1, 1, weights.shape)
+            step = laid * bench.rng.normal(size=kind)
             changed = values | {record.path: (weights + step).astype(weights.dtype)}
             what = f"{record.path!r} reads something else than features[{key!r}]"
             _expect_same(

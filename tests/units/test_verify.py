@@ -145,12 +145,12 @@ def test_units_alike_within_blocks_only():
 
 
 SHARED = {
-    "slope": lambda p, h: jnp.where(h > 0, h, p["a"] * h),
-    "temperature": lambda p, h: jnp.tanh(h * p["a"]),
-    "bias": lambda p, h: jnp.tanh(h + p["a"]),
-    "two numbers": lambda p, h: jnp.tanh(h * p["t"][0] + p["t"][1]),
-    "data": lambda p, h: jnp.tanh(h * X[:, :1]),
-    "places": lambda p, h: jnp.tanh(jnp.einsum("bu,bt->tu", h, p["m"])),
+    "slope": lambda p, h, x: jnp.where(h > 0, h, p["a"] * h),
+    "temperature": lambda p, h, x: jnp.tanh(h * p["a"]),
+    "bias": lambda p, h, x: jnp.tanh(h + p["a"]),
+    "two numbers": lambda p, h, x: jnp.tanh(h * p["t"][0] + p["t"][1]),
+    "data": lambda p, h, x: jnp.tanh(h * x[:, :1]),
+    "places": lambda p, h, x: jnp.tanh(jnp.einsum("bu,bt->tu", h, p["m"])),
 }
 
 
@@ -164,7 +164,7 @@ def test_what_the_units_share_leaves_them_alike(case, dropout):
     shared = {k: jax.ShapeDtypeStruct(s, jnp.float32) for k, s in shapes.items()}
 
     def apply(p, x):
-        h = SHARED[case](p, x @ p["w0"] + p["b"])
+        h = SHARED[case](p, x @ p["w0"] + p["b"], x)
         kept = jax.random.bernoulli(jax.random.key(3), 0.7, h.shape)
         return jnp.where(kept, h, 0) @ p["w2"] if dropout else h @ p["w2"]
 
