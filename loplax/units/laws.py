@@ -13,17 +13,19 @@ class Draw(NamedTuple):
     values: dict
     inputs: tuple
     outputs: list
+    features: dict
 
 
 def draw(bench: trial.Trial) -> Draw:
     """Draws parameters and inputs."""
     values, inputs = bench.values(), bench.near()
-    return Draw(values, inputs, bench.run(values, inputs)[0])
+    return Draw(values, inputs, *bench.run(values, inputs))
 
 
 def try_all(bench: trial.Trial, drawn: Draw, group) -> None:
     """Tries all laws on one group; raises ``ValueError`` where one does not hold."""
-    for law in (_one_owner, _silence, _completeness, _null_space, _rescaling, _places):
+    owned = _one_owner, _silence, _completeness
+    for law in (*owned, _positions, _null_space, _rescaling, _places):
         law(bench, drawn, group)
 
 
@@ -73,7 +75,7 @@ def _one_owner(bench, drawn, group) -> None:
     seen: dict[tuple, np.ndarray] = {}
     for record in (*_entering(group), *group.outgoing):
         shape = drawn.values[record.path].shape
-        owner = trial.owners(record, group.size, shape)
+        owner = trial.owners(record, (group.size,), shape)
         other = seen.setdefault((record.path, owner.shape), owner)
         if np.any((other != owner) & (other > 0) & (owner > 0)):
             fail(group, "a", f"an entry of {record.path!r} belongs to two units")
@@ -110,19 +112,57 @@ def _per_unit(bench, group) -> dict[str, np.ndarray]:
 
 
 def _completeness(bench, drawn, group) -> None:
-    """With nothing recorded entering, activations depend on nothing else."""
+    """Units in which the same enters have the same activations.
+
+    What all units share, such as the one slope of a PReLU, leaves them alike.
+    """
     if "constants" in group.tied_to:  # these enter too, beside whatever joins them
         return
-    numbers = _per_unit(bench, group)
-    for chosen in _selections(group):
-        seen = []
-        for _ in range(2):
-            muted = _muted(bench.values(), group, chosen, numbers)
-            features = bench.run(muted, bench.near())[1]
-            keys = _keys(group, features)
-            seen.append([features[key][..., chosen] for key in keys])
+    keys, everyone = _keys(group, drawn.features), _everyone(group)
+    others = _others(bench, drawn, group)
+    for numbers in _alike(bench, group):
+        muted = _muted(drawn.values, group, everyone, numbers)
+        new = bench.run(muted, drawn.inputs)[1]
+        if group.tied_to:
+            muted = _muted(others, group, everyone, numbers)
+            old = bench.run(muted, drawn.inputs)[1]
+        else:
+            old = {key: np.repeat(new[key][..., :1], group.size, -1) for key in keys}
+        # Beside the activations as drawn: numbers that a norm makes 0 are rounding.
+        seen = ([np.stack([x[k], drawn.features[k]]) for k in keys] for x in (new, old))
         what = "with incoming weights of 0 their activations depend on something else"
         _expect_same(bench, group, "a", what, *seen)
+
+
+def _alike(bench, group):
+    """The same numbers for all units, of both signs: under relu one is silent."""
+    for numbers in (_per_unit(bench, group), _per_unit(bench, group)):
+        for sign in (1, -1):
+            yield {p: np.full(group.size, sign * x[0]) for p, x in numbers.items()}
+
+
+def _others(bench, drawn, group) -> dict:
+    """Draws anew the parameters that could hold a number for each unit."""
+    new = bench.values()
+    return {
+        p: new[p] if old.size >= group.size else old for p, old in drawn.values.items()
+    }
+
+
+def _positions(bench, drawn, group) -> None:
+    """Activations have the positions of all their readers."""
+    del bench
+    shapes: dict[str, tuple] = {}
+    for record in group.outgoing:
+        key, shape = _key(group, record), (*record.positions, group.size)
+        if key not in drawn.features:
+            continue
+        given = drawn.features[key].shape
+        if given[-len(shape) :] != shape or shapes.setdefault(key, shape) != shape:
+            what = f"features[{key!r}] {list(given)} is not what {record.path!r} reads"
+            fail(
+                group, "b", f"{what}, which ends with {list(shape)} and nothing between"
+            )
 
 
 def _null_space(bench, drawn, group) -> None:
@@ -149,14 +189,14 @@ def _null_space(bench, drawn, group) -> None:
 
 
 def _unseen(bench, record, group, activation) -> np.ndarray:
-    """A change of a reader's weights, per unit, that leaves what it computes."""
-    read = np.asarray(activation, np.float64).reshape(-1, group.size)
-    block = np.arange(group.size).reshape(record.groups, -1)[0]
-    square = read[:, block].T @ read[:, block]
-    sizes, vectors = np.linalg.eigh(square)
-    rest = vectors[:, sizes <= 1e-10 * max(sizes.max(), 1e-12)]
-    change = np.zeros(group.size)
-    change[block] = rest @ bench.rng.normal(size=rest.shape[1])
+    """A change of a reader's weights, at each place, that leaves what it computes."""
+    change = np.zeros((*record.positions, group.size))
+    read = np.asarray(activation, np.float64).reshape(-1, change.size)
+    block = slice(change.size // record.groups)
+    _, sizes, rows = np.linalg.svd(read[:, block], full_matrices=False)
+    seen = rows[sizes > 1e-5 * max(sizes.max(), 1e-6)]
+    noise = bench.rng.normal(size=rows.shape[1])
+    change.ravel()[block] = noise - seen.T @ (seen @ noise)
     return change
 
 
@@ -203,6 +243,10 @@ def _ratios(group, old, new) -> dict[str, np.ndarray]:
 
 def _places(bench, drawn, group) -> None:
     """Units that change places within their blocks change nothing."""
+    for record in group.outgoing:
+        if group.blocks % record.groups:
+            what = f"the {record.groups} groups of {record.path!r} do not hold whole"
+            fail(group, "c", f"{what} blocks of the units, as there are {group.blocks}")
     blocks = np.arange(group.size).reshape(group.blocks, -1)
     order = bench.rng.permuted(blocks, axis=1).ravel()
     swapped, done = dict(drawn.values), set()

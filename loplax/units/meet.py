@@ -65,8 +65,10 @@ def _apart(book, statistic, value) -> frozenset[flow.Reduced]:
         if book.root(entry.label) not in met:
             apart.add(entry)
             continue
-        size = book.size(entry.label) // entry.blocks
-        what = "the units" if entry.blocks == 1 else f"every {size} units"
+        size = book.size(entry.label)
+        # Units that are reduced and no neighbours count as a block each.
+        words = {1: "the units", size: "some of the units"}
+        what = words.get(entry.blocks, f"every {size // entry.blocks} units")
         book.bind(entry.label, entry.blocks, coupled=f"{entry.name} over {what}")
     return frozenset(apart)
 

@@ -102,14 +102,15 @@ def is_real(leaf) -> bool:
 
 
 @functools.lru_cache(4096)
-def owners(record, size: int, shape: tuple[int, ...]) -> np.ndarray:
-    """Which unit owns each entry, counted from 1; broadcasts to ``shape``."""
-    return np.asarray(record.spread(jnp.arange(1, size + 1), shape))
+def owners(record, sizes: tuple[int, ...], shape: tuple[int, ...]) -> np.ndarray:
+    """The unit, or place and unit, of each entry, from 1; broadcasts to ``shape``."""
+    numbers = jnp.arange(1, np.prod(sizes) + 1).reshape(sizes)
+    return np.asarray(record.spread(numbers, shape))
 
 
 def spread(record, numbers, shape) -> np.ndarray:
     """``record.spread``, quick for many calls."""
-    return np.append(0, numbers)[owners(record, len(numbers), tuple(shape))]
+    return np.append(0, numbers)[owners(record, numbers.shape, tuple(shape))]
 
 
 def write(values, records, chosen, new) -> dict[str, Any]:

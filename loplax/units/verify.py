@@ -24,17 +24,22 @@ def verify(
     (a) :math:`f(\theta', w_u = 0) = f(\theta, w_u = 0)` if only :math:`\theta_u` was
         changed: for single units, and for all of a group at once, where
         ``UnitGroup.coupled_by`` names statistics only so. With the incoming weights at
-        0, :math:`a_u` must not depend on inputs or on any other parameter (not tried if
-        ``tied_to`` names constants, which enter the units too), and
-        :math:`f(\theta') \ne f(\theta)` while the outgoing weights are not 0.
+        0 and the same numbers for all units in each bias and scale, :math:`a_u` must be
+        the same for all: what else enters is shared, as is the one slope of a PReLU.
+        (Not tried if ``tied_to`` names constants, which enter the units too. If it
+        names random numbers, :math:`a_u` must not depend on other parameters with as
+        many entries as there are units.) And :math:`f(\theta') \ne f(\theta)` while the
+        outgoing weights are not 0.
     (b) a reader computes :math:`\sum_u a_u w_u` and nothing else from the units:
         :math:`f(w + n \otimes d) = f(w)` for every :math:`n` with
         :math:`\sum_u a_u n_u = 0` and any :math:`d`, where :math:`a` is the activation
-        that the reader's ``feature`` names. With the incoming weights at 0, so that
+        that the reader's ``feature`` names, with the reader's ``positions``, over which
+        :math:`u` runs too. With the incoming weights at 0, so that
         :math:`a_u = c_u` everywhere, other biases and scales make it
         :math:`c'_u`, and :math:`f(c', w c / c') = f(c, w)`.
     (c) :math:`f` stays the same if units change places with all that they own, within
-        each of ``UnitGroup.blocks`` blocks. Where ``tied_to`` names what stays behind
+        each of ``UnitGroup.blocks`` blocks, which the groups of a convolution that
+        reads them hold whole. Where ``tied_to`` names what stays behind
         (a dropout mask, running statistics), the law holds in distribution at most and
         is not tried.
 

@@ -123,8 +123,10 @@ def test_depthwise_kernel_without_input_axis(prove):
         x = conv(x, params["w1"][:, :, None], feature_group_count=4)
         return jnp.mean(jax.nn.relu(x), (1, 2)) @ params["w2"]
 
+    found = prove(apply, weights((3, 3, 3, 4), (3, 3, 4), (4, 2)), IMAGE)
+    assert axes(found[0].outgoing) == [("w1", 2, (1, 1), 0)]
     found = prove(apply, weights((3, 3, 3, 4), (3, 3, 8), (8, 2)), IMAGE)
-    assert axes(found[0].outgoing) == [("w1", 2, (1, 2), 0)]
+    assert found.names == ("w1",) and "4 groups" in found.left_out["w0"]
 
 
 def test_crelu(prove):

@@ -249,3 +249,17 @@ def test_no_factor_gets_lost(first, second, place, factor, meets, mixes):
     assert not (entered and streams) or owned == {"k"}
     assert entered or [g.name for g in streams] == ["w"]
     assert not (entered and streams and factor == "data")
+
+
+def test_interleaved_statistics_in_words():
+    """A norm over every third unit couples them; the words claim no more."""
+
+    def apply(params, x):
+        h = x @ params["w"]
+        parts = h.reshape(-1, 3, 2)
+        parts = parts * jax.lax.rsqrt(jnp.mean(parts**2, 1, keepdims=True) + 1e-3)
+        return parts.reshape(h.shape) @ params["c"]
+
+    (group,) = units.verify(apply, PARAMS, X)
+    assert group.coupled_by == ("reduce_sum over some of the units",)
+    assert group.blocks == 6

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 from flax import nnx
 
 from loplax import units
@@ -141,6 +142,90 @@ def test_units_alike_within_blocks_only():
     coupled = TRUE._replace(coupled_by=("mean",))
     units.verify(apply, PARAMS, X, units=[coupled._replace(blocks=2)])
     assert "law (c)" in refused(apply, coupled)
+
+
+SHARED = {
+    "slope": lambda p, h: jnp.where(h > 0, h, p["a"] * h),
+    "temperature": lambda p, h: jnp.tanh(h * p["a"]),
+    "bias": lambda p, h: jnp.tanh(h + p["a"]),
+    "two numbers": lambda p, h: jnp.tanh(h * p["t"][0] + p["t"][1]),
+    "data": lambda p, h: jnp.tanh(h * X[:, :1]),
+    "places": lambda p, h: jnp.tanh(jnp.einsum("bu,bt->tu", h, p["m"])),
+}
+
+
+@pytest.mark.parametrize("case", SHARED)
+@pytest.mark.parametrize("dropout", [False, True])
+def test_what_the_units_share_leaves_them_alike(case, dropout):
+    """A parameter or data that does not run along the units is none of theirs."""
+    if dropout and case in ("data", "places"):
+        pytest.skip("not told from what runs along the units by its size")
+    shapes = {"a": (), "t": (2,), "m": (3, 3)}
+    shared = {k: jax.ShapeDtypeStruct(s, jnp.float32) for k, s in shapes.items()}
+
+    def apply(p, x):
+        h = SHARED[case](p, x @ p["w0"] + p["b"])
+        kept = jax.random.bernoulli(jax.random.key(3), 0.7, h.shape)
+        return jnp.where(kept, h, 0) @ p["w2"] if dropout else h @ p["w2"]
+
+    (group,) = units.verify(apply, PARAMS | shared, X)
+    assert group.name == "w0" and bool(group.tied_to) == dropout
+    without = group._replace(biases=())
+    assert "law (" in refused(apply, without, params=PARAMS | shared)
+
+
+@pytest.mark.parametrize("host", ["linen", "nnx"])
+def test_one_slope_for_all(host):
+    if host == "linen":
+        net = nn.Sequential([nn.Dense(8), nn.PReLU(), nn.Dense(2)])
+        (group,) = units.verify(net.apply, net.init(jax.random.key(0), X), X)
+    else:
+        dense = nnx.Linear(5, 8, rngs=nnx.Rngs(0)), nnx.Linear(8, 2, rngs=nnx.Rngs(0))
+        net = nnx.Sequential(dense[0], nnx.PReLU(), dense[1])
+        (group,) = units.verify(lambda net, x: net(x), net, X)
+    assert group.size == 8 and not group.scales
+
+
+IMAGE = jax.random.normal(jax.random.key(2), (2, 2, 3, 5))
+PLACES = PARAMS | {"d": jax.ShapeDtypeStruct((48, 3), jnp.float32)}
+PLACES |= {"e": PLACES["d"], "c": jax.ShapeDtypeStruct((8, 3), jnp.float32)}
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        lambda p, h: h.mean((1, 2)) @ p["c"],
+        lambda p, h: (h * jnp.arange(1.0, 4)[:, None]).reshape(2, -1) @ p["e"],
+    ],
+    ids=["mean", "other places"],
+)
+def test_a_reader_sees_places(second):
+    """The activation has the reader's places, and each its own weights."""
+
+    def apply(p, x):
+        h = jnp.tanh(IMAGE @ p["w0"] + p["b"])
+        return h.reshape(2, -1) @ p["d"] + second(p, h)
+
+    (group,) = units.verify(apply, PLACES, X)
+    first, last = group.outgoing
+    wrong = group._replace(outgoing=(first, last._replace(feature=None)))
+    assert "law (b)" in refused(apply, wrong, params=PLACES)
+
+
+def test_blocks_of_a_grouped_convolution():
+    """Units that leave their group of channels are named, in range or not."""
+    shapes = {"w0": (5, 8), "k": (1, 4, 6), "w2": (6, 2)}
+    params = {k: jax.ShapeDtypeStruct(s, jnp.float32) for k, s in shapes.items()}
+
+    def apply(p, x):
+        layout = dict(dimension_numbers=("NWC", "WIO", "NWC"), feature_group_count=2)
+        h = jnp.tanh(IMAGE[0] @ p["w0"])
+        h = jax.lax.conv_general_dilated(h, p["k"], (1,), "SAME", **layout)
+        return jnp.tanh(h) @ p["w2"]
+
+    group = units.verify(apply, params, X)[0]
+    assert group.blocks == 2
+    assert "law (c)" in refused(apply, group._replace(blocks=1), params=params)
 
 
 class Net(nnx.Module):
