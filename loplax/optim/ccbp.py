@@ -6,9 +6,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from loplax import branch, precision
+from loplax import precision
 from loplax.optim import checks, keys, paths, placement, replacement, utilities, wrapper
-from loplax.units import checks as unit_checks
 
 
 class CcbpState(NamedTuple):
@@ -114,7 +113,7 @@ def ccbp(
     inner = optax.with_extra_args_support(inner)
 
     def init(params) -> CcbpState:
-        wrapper.start(groups, params)
+        wrapper.check(groups, params)
         return CcbpState(
             inner=inner.init(params),
             utility={name: jnp.ones(n, jnp.float32) for name, n in sizes.items()},
@@ -133,9 +132,9 @@ def ccbp(
         return new, replacement_rate * jnp.minimum(1, fraction)
 
     def update(grads, state, params=None, **extra_args):
-        placement.require_last()
         checks.required_params(params)
-        unit_checks.check(groups, params)
+        wrapper.check(groups, params)
+        placement.require_last(params)
         updates, inner_state = inner.update(grads, state.inner, params, **extra_args)
         count = optax.safe_increment(state.count)
         due = is_due(count)
@@ -146,8 +145,7 @@ def ccbp(
             utility[name] = jnp.where(due, 1, new)
 
         draw = replacement.draw_weights(groups, params, initializer, sizes)
-        body = lambda key, count: draw(keys.at_step(key, count, "weights"))
-        drawn = branch.cond(due, body, None, jax.random.clone(state.key), count)
+        drawn = keys.when(due, draw, state.key, count, "weights")
         updates = _pull(groups, rates, drawn, params, updates, due)
         utility = precision.like(utility, state.utility)
         return updates, CcbpState(inner_state, utility, count, state.key)

@@ -163,7 +163,7 @@ def continual_backprop(
     checks.one_of("utility", utility, list(utilities.TERMS))
     checks.one_of("budget", budget, ("eligible", "all", "random"))
 
-    def start(group) -> UnitStatistics:
+    def new(group) -> UnitStatistics:
         means = {name: (*at, group.size) for name, at in group.features.items()}
         return UnitStatistics(
             age=jnp.zeros(group.size, jnp.int32),
@@ -216,7 +216,7 @@ def continual_backprop(
     def select(operands, capacity):
         return replacement.lowest(*operands, capacity)
 
-    def restart(statistics: UnitStatistics, replaced) -> UnitStatistics:
+    def forget(statistics: UnitStatistics, replaced) -> UnitStatistics:
         """Replaced units know nothing; only what was replaced leaves the budget."""
         again = lambda value, first: jnp.where(
             utilities.along(replaced, value), first, value
@@ -237,7 +237,7 @@ def continual_backprop(
         return _corrected(statistics.mean_activation, statistics.discount)
 
     return wrapper.replacing(
-        wrapper.Method(start, observe, select, restart, means),
+        wrapper.Method(new, observe, select, forget, means),
         inner,
         units,
         capacity=lambda size: _capacity(size, replacement_rate, max_replacements),

@@ -52,7 +52,7 @@ def below_layer_mean(
     checks.in_range("decay_rate", decay_rate, 0, 1, below=True)
     is_due = checks.period(period)
 
-    def start(group) -> DormantStatistics:
+    def new(group) -> DormantStatistics:
         zeros = jnp.zeros(group.size, jnp.float32)
         return DormantStatistics(zeros, zeros + 1)
 
@@ -70,14 +70,14 @@ def below_layer_mean(
         statistics = DormantStatistics(magnitude, discount)
         return statistics, wrapper.Selection(jnp.any(marked), marked)
 
-    def restart(statistics: DormantStatistics, replaced) -> DormantStatistics:
+    def forget(statistics: DormantStatistics, replaced) -> DormantStatistics:
         return DormantStatistics(
             jnp.where(replaced, 0, statistics.magnitude),
             jnp.where(replaced, 1, statistics.discount),
         )
 
     method = wrapper.Method(
-        start, observe, every_marked, restart, needs_features=needs_features
+        new, observe, every_marked, forget, needs_features=needs_features
     )
     return wrapper.replacing(method, inner, units, **settings)
 

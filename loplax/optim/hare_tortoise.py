@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from loplax.optim import checks, paths, placement
+from loplax.optim import checks, paths, placement, replacement
 
 
 class HareTortoiseState(NamedTuple):
@@ -81,8 +81,8 @@ def hare_tortoise(
         return HareTortoiseState(inner.init(params), tortoise, jnp.zeros((), jnp.int32))
 
     def update(grads, state, params=None, **extra_args):
-        placement.require_last()
         checks.required_params(params)
+        placement.require_last(params)
         updates, inner_state = inner.update(grads, state.inner, params, **extra_args)
         hare = optax.apply_updates(params, updates)
 
@@ -96,7 +96,7 @@ def hare_tortoise(
         due = is_due(count)
 
         def back(update, param, tortoise):
-            return jnp.where(due, tortoise - param, update).astype(update.dtype)
+            return jnp.where(due, replacement.difference(tortoise, param), update)
 
         updates = jax.tree.map(back, updates, params, tortoise)
         if reset_inner:

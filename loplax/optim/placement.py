@@ -3,30 +3,33 @@
 A wrapper that replaces units returns updates that set weights to exact values. A later
 link of a chain, or an outer wrapper that interpolates parameters, changes these values,
 and nothing in the numbers tells. So the wrappers look, while they are traced, at the
-optax functions that call them.
+optax functions that call them. What hides the call, such as an ``update`` jitted by
+itself before it is put into a chain, is not seen.
 """
 
 import sys
 from types import FrameType
+from typing import Any
 
-TRANSPARENT = frozenset(
-    {
-        "apply_if_finite",
-        "conditionally_mask",
-        "conditionally_transform",
-        "inject_hyperparams",
-        "masked",
-        "partition",
-        "with_extra_args_support",
-    }
+import jax
+import jax.numpy as jnp
+
+PASSING = frozenset(
+    {"inject_hyperparams", "masked", "partition", "with_extra_args_support"}
 )
-"""Functions of optax that pass on the updates of what they wrap, or skip them."""
+"""Functions of optax that pass on the updates of what they wrap."""
+
+SKIPPING = frozenset(
+    {"apply_if_finite", "conditionally_mask", "conditionally_transform"}
+)
+"""Those that pass on updates or skip them, by a select between equal types."""
 
 
-def require_last(*, reads_features: bool = False) -> None:
+def require_last(params: Any = None, *, reads_features: bool = False) -> None:
     """Raises if optax changes what the calling ``update`` returns, or when it runs.
 
     Args:
+      params: the parameters, if those of half precision get updates in float32.
       reads_features: whether the caller reads activations of the forward pass, of
         which ``optax.MultiSteps`` passes on those of the last minibatch alone.
 
@@ -34,6 +37,7 @@ def require_last(*, reads_features: bool = False) -> None:
       ValueError: if the wrapper is not the last link of its chain, or stands inside a
         wrapper that has to stand inside of it.
     """
+    widens = any(map(_is_half, jax.tree.leaves(params)))
     for name, frame in _callers(sys._getframe(2)):
         if name in ("chain", "named_chain"):
             _require_last_link(name, frame)
@@ -43,12 +47,24 @@ def require_last(*, reads_features: bool = False) -> None:
                     "optax.MultiSteps passes on the features of the last minibatch "
                     "only. Put it inside: wrapper(optax.MultiSteps(inner, k), ...)."
                 )
-        elif name not in TRANSPARENT:
+        elif name in SKIPPING:
+            if widens:
+                raise ValueError(
+                    f"optax's {name} needs updates in the parameters' precision, but "
+                    "exact weights of half precision need updates in float32. Put it "
+                    f"inside: wrapper({name}(...), ...)."
+                )
+        elif name not in PASSING:
             raise ValueError(
                 f"optax's {name} changes the updates of what it wraps, and would "
                 "change weights that have to be exact. Put it inside: "
                 f"wrapper({name}(...), ...)."
             )
+
+
+def _is_half(leaf: Any) -> bool:
+    kind = jnp.result_type(leaf)
+    return jnp.issubdtype(kind, jnp.inexact) and jnp.finfo(kind).bits < 32
 
 
 def _callers(frame: FrameType | None):
@@ -64,9 +80,10 @@ def _callers(frame: FrameType | None):
 
 
 def _require_last_link(name: str, frame: FrameType) -> None:
-    links = frame.f_locals["update_fns" if name == "chain" else "transforms"]
-    after = len(links) - 1 - len(frame.f_locals["new_state"])
-    if after:
+    """Reads optax's own variables; if these are ever named otherwise, nothing."""
+    links = frame.f_locals.get("update_fns" if name == "chain" else "transforms", ())
+    after = len(links) - 1 - len(frame.f_locals.get("new_state", links))
+    if after > 0:
         raise ValueError(
             f"A wrapper that sets weights to exact values must be the last link of its "
             f"chain; {after} more come after it in optax.{name} and would change them. "

@@ -126,6 +126,9 @@ def restart_values(groups, params) -> dict[str, jax.Array]:
     """
     leaves = paths.by_path(params).leaves
     values = {}
+    if not leaves:  # a placeholder of optax.tree.map_params
+        owned = [axis for group in groups for axis in group.biases + group.scales]
+        return {axis.path: jnp.zeros(()) for axis in owned}
     for group in groups:
         for axis in group.biases:
             bias = sharding.whole(leaves[axis.path])
@@ -136,13 +139,13 @@ def restart_values(groups, params) -> dict[str, jax.Array]:
     return values
 
 
-def replace_weights(groups, replacement: Replacement, restart, params, updates):
+def replace_weights(groups, replacement: Replacement, initial, params, updates):
     """Changes ``updates`` so that applying them replaces the chosen units.
 
     Args:
       groups: the ``UnitGroup`` records.
       replacement: what to replace, and with what.
-      restart: what `restart_values` gave.
+      initial: what `restart_values` gave.
       params: parameters before the step.
       updates: the inner optimiser's updates.
 
@@ -163,7 +166,7 @@ def replace_weights(groups, replacement: Replacement, restart, params, updates):
             assign(axis, group, 0.0)
     for group in groups:
         for axis in group.biases + group.scales:
-            assign(axis, group, restart[axis.path])
+            assign(axis, group, initial[axis.path])
         for axis in group.incoming:
             value = replacement.drawn[axis.path]
             if value.shape[axis.axis] > 1:

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from loplax import branch, sharding
+from loplax import sharding
 from loplax.optim import checks, initializers, keys, paths, placement, replacement
 
 UTILITIES = {
@@ -181,40 +181,34 @@ def selective_weight_reinitialization(
     def choose(key, factor, grads, params, initial, total, weight):
         """Per path, which weights start again, and the tensor as it starts."""
         chosen = {}
-        for i, (path, param) in enumerate(params.items()):
-            key_number, key_draw, key_utility = jax.random.split(
-                jax.random.fold_in(key, i), 3
-            )
+        for path, param in params.items():
+            own = lambda purpose, path=path: keys.named(key, f"{purpose} of {path}")
             if averaged:
                 useful = total[path][0] / weight[path]
             else:
-                useful = measure(key_utility, grads[path], param)
+                useful = measure(own("utility"), grads[path], param)
             # What is not a number would be the lowest of all.
             useful = jnp.where(jnp.isfinite(useful), useful, jnp.inf)
-            low = PRUNINGS[pruning](useful, factor, key_number, most)
+            low = PRUNINGS[pruning](useful, factor, own("number"), most)
             value = initial[path]
             if paths.is_weight(param):
                 draw = initializers.for_path(initializer, path)
-                value = draw(key_draw, param.shape, param.dtype)
+                value = draw(own("weights"), param.shape, param.dtype)
             chosen[path] = low, value
         return chosen
 
     def update(grads, state, params=None, **extra_args):
-        placement.require_last()
         checks.required_params(params)
+        placement.require_last(params)
         updates, inner_state = inner.update(grads, state.inner, params, **extra_args)
         count = optax.safe_increment(state.count)
         after, average = optax.apply_updates(params, updates), state.average
         if averaged:
             average = observe(average, grads, after)
         trees = (grads, after, state.initial, *average)
-        chosen = branch.cond(
-            is_due(count),
-            choose,
-            None,
-            keys.at_step(state.key, count, "noise"),
-            jnp.asarray(factor),
-            *(paths.by_path(tree).leaves for tree in trees),
+        leaves = [paths.by_path(tree).leaves for tree in trees]
+        chosen = keys.when(
+            is_due(count), choose, state.key, count, "resets", factor, *leaves
         )
         old, new = paths.by_path(params).leaves, paths.by_path(updates)
         for path, (again, value) in chosen.items():

@@ -102,7 +102,7 @@ def self_normalized_resets(
     checks.in_range("initial_threshold", initial_threshold, 1)
     is_due = checks.period(period)
 
-    def start(group) -> FiringStatistics:
+    def new(group) -> FiringStatistics:
         full = lambda value: jnp.full(group.size, value, jnp.float32)
         age = jnp.zeros(group.size, jnp.int32)
         return FiringStatistics(age, full(initial_threshold), full(0), full(0))
@@ -133,7 +133,7 @@ def self_normalized_resets(
     # A replacement has ended the unit's gap: nothing else of it starts again.
     keep = lambda statistics, replaced: statistics
     return wrapper.replacing(
-        wrapper.Method(start, observe, dormant.every_marked, keep),
+        wrapper.Method(new, observe, dormant.every_marked, keep),
         inner,
         units,
         initializer=initializer,

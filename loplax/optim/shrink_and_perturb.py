@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from loplax import branch
 from loplax.optim import checks, keys, paths
 
 
@@ -88,8 +87,7 @@ def shrink_and_perturb(
         count = optax.safe_increment(state.count)
         due = is_due(count)
         draw = lambda key, like: optax.tree.random_like(key, like, jax.random.normal)
-        key_noise = keys.at_step(state.key, count, "noise")
-        noise = branch.cond(due, draw, None, key_noise, updates)
+        noise = keys.when(due, draw, state.key, count, "noise", updates)
 
         def move(update, param, noise):
             param = paths.at_least_float32(param)

@@ -18,8 +18,8 @@ random                   uniform noise on [0, 1)
 Means of activations run over the batch (and the space, in front of a convolution),
 means of weights over all weights of the unit. The mean of a product runs over the
 outgoing weights, each with the activation that *it* multiplies: behind a flattened
-image, the activation at its own position; where several layers read the unit, perhaps
-after a norm, what that layer reads.
+image, or under a kernel as large as the image, the activation at its own position;
+where several layers read the unit, perhaps after a norm, what that layer reads.
 
 Source: Dohare et al., "Loss of plasticity in deep continual learning", Nature 632,
 768-774 (2024), Methods, and the authors' code for the variants.

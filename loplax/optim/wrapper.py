@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from loplax import branch, precision
+from loplax import precision
 from loplax.optim import checks, keys, paths, placement, replacement
 from loplax.units import checks as unit_checks
 
@@ -24,7 +24,7 @@ class ReplacementState(NamedTuple):
       replaced: units replaced by update number ``count``, bool ``[size]`` per group
         name. It stays as it is while an outer wrapper rests: `newly_replaced` gives
         every replacement once.
-      restart: per path, the values to which biases and scales of replaced units return.
+      initial: per path, the values to which biases and scales of replaced units return.
       count: updates made, int32 scalar.
       key: typed random key; update ``count`` draws from ``fold_in(key, count)``.
     """
@@ -32,7 +32,7 @@ class ReplacementState(NamedTuple):
     inner: optax.OptState
     units: dict[str, Any]
     replaced: dict[str, Array]
-    restart: dict[str, Array]
+    initial: dict[str, Array]
     count: Array
     key: Array
 
@@ -75,19 +75,19 @@ class Method(NamedTuple):
     """What a method adds to the skeleton.
 
     Attributes:
-      start: ``group -> statistics`` of new units, a NamedTuple.
+      new: ``group -> statistics`` of new units, a NamedTuple.
       observe: ``(group, statistics, step) -> (statistics, selection)``, every update.
       select: ``(operands, capacity) -> (replaced, column)`` as in `Replacement`, at
         updates at which some unit of the network is due.
-      restart: ``(statistics, replaced) -> statistics`` after the replacement.
+      forget: ``(statistics, replaced) -> statistics`` after the replacement.
       means: ``statistics -> means`` of the activations by key, for a bias transfer.
       needs_features: whether ``observe`` reads the activations.
     """
 
-    start: Callable
+    new: Callable
     observe: Callable
     select: Callable
-    restart: Callable
+    forget: Callable
     means: Callable | None = None
     needs_features: bool = True
 
@@ -127,11 +127,12 @@ def replacing(
     inner = optax.with_extra_args_support(inner)
 
     def init(params) -> ReplacementState:
+        check(groups, params)
         return ReplacementState(
             inner=inner.init(params),
-            units={group.name: method.start(group) for group in groups},
+            units={group.name: method.new(group) for group in groups},
             replaced={group.name: jnp.zeros(group.size, bool) for group in groups},
-            restart=start(groups, params),
+            initial=replacement.restart_values(groups, params),
             count=jnp.zeros((), jnp.int32),
             key=keys.copy(key),
         )
@@ -139,24 +140,19 @@ def replacing(
     def choose(step, selections, params) -> replacement.Replacement:
         draw = replacement.draw_weights(groups, params, initializer, bounds)
 
-        def body(operands, key, count):
+        def replace(key, operands):
             chosen = {n: method.select(x, bounds[n]) for n, x in operands.items()}
             replaced, column = ({n: x[i] for n, x in chosen.items()} for i in range(2))
-            drawn = draw(keys.at_step(key, count, "weights"))
-            return replacement.Replacement(replaced, column, drawn)
+            return replacement.Replacement(replaced, column, draw(key))
 
         due = jnp.any(jnp.stack([selection.due for selection in selections.values()]))
         operands = {name: selection.operands for name, selection in selections.items()}
-        # Sorting, drawing and even making a key cost much more than all the rest, so
-        # they run only at updates at which some unit is replaced. The key is a clone,
-        # as key reuse checks take whatever enters the branch for consumed.
-        key = jax.random.clone(step.base_key)
-        return branch.cond(due, body, None, operands, key, step.count)
+        return keys.when(due, replace, step.base_key, step.count, "weights", operands)
 
     def update(grads, state, params=None, *, features=None, **extra_args):
-        placement.require_last(reads_features=method.needs_features)
         checks.required_params(params)
-        unit_checks.check(groups, params)
+        check(groups, params)
+        placement.require_last(params, reads_features=method.needs_features)
         activations = {}
         if method.needs_features:
             activations = checks.activations(groups, features)
@@ -190,15 +186,15 @@ def replacing(
                 groups, chosen.replaced, means, step.weights, updates
             )
         updates = replacement.replace_weights(
-            groups, chosen, state.restart, params, updates
+            groups, chosen, state.initial, params, updates
         )
-        restarted = {
-            name: method.restart(known, chosen.replaced[name])
+        statistics = {
+            name: method.forget(known, chosen.replaced[name])
             for name, known in statistics.items()
         }
         state = state._replace(
             inner=inner_state,
-            units=precision.like(restarted, state.units),
+            units=precision.like(statistics, state.units),
             replaced=chosen.replaced,
             count=count,
         )
@@ -207,21 +203,10 @@ def replacing(
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def start(groups, params) -> dict[str, Array]:
-    """Checks the groups against the parameters; gives the values of a new start.
-
-    Args:
-      groups: the ``UnitGroup`` records.
-      params: the parameters, or what ``optax.tree.map_params`` puts in their place.
-
-    Returns:
-      As `replacement.restart_values`.
-    """
-    if jax.tree.leaves(params):
+def check(groups, params) -> None:
+    """Raises ``ValueError`` unless the groups fit the parameters."""
+    if jax.tree.leaves(params):  # not a placeholder of optax.tree.map_params
         unit_checks.check(groups, params)
-        return replacement.restart_values(groups, params)
-    restarting = [axis for group in groups for axis in group.biases + group.scales]
-    return {axis.path: jnp.zeros(()) for axis in restarting}
 
 
 def newly_replaced(before: optax.OptState, after: optax.OptState) -> dict[str, Array]:
@@ -236,8 +221,8 @@ def newly_replaced(before: optax.OptState, after: optax.OptState) -> dict[str, A
       after: its state after the update.
 
     Returns:
-      Per group name, which units were replaced, bool ``[size]``; empty for an optimiser
-      that replaces none.
+      Per group name, which units were replaced, bool ``[size]``, with the leading axes
+      of a batch of states; empty for an optimiser that replaces none.
 
     Example:
       >>> import jax, optax
@@ -256,7 +241,7 @@ def newly_replaced(before: optax.OptState, after: optax.OptState) -> dict[str, A
     pairs = zip(_replacements(before), _replacements(after), strict=True)
     for old, new in pairs:
         for name, replaced in new.replaced.items():
-            event = replaced & (new.count != old.count)
+            event = replaced & (new.count != old.count)[..., None]
             events[name] = events[name] | event if name in events else event
     return events
 

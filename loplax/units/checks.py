@@ -15,9 +15,9 @@ def check(units: Iterable[groups.UnitGroup], params: Any) -> None:
       params: the parameters, or their shapes.
 
     Raises:
-      ValueError: if a name or an incoming weight occurs twice, a path is unknown, or an
-        axis, a length or a repetition does not fit; the message names the value and
-        what is allowed.
+      ValueError: if a name or an incoming weight occurs twice, a path is unknown, an
+        axis, a length, a repetition or a place does not fit, or readers of the same
+        feature have other positions; the message names the value and what is allowed.
 
     Example:
       >>> import jax.numpy as jnp
@@ -42,6 +42,7 @@ def check(units: Iterable[groups.UnitGroup], params: Any) -> None:
             _check_incoming(group, weights, shapes, written)
         for weights in (*group.biases, *group.scales, *group.outgoing):
             _check_length(group, weights, shapes[weights.path])
+        _check_features(group)
 
 
 def _check_path(name: str, path: str, shapes) -> None:
@@ -69,11 +70,53 @@ def _check_place(group, weights, shapes) -> None:
         raise ValueError(
             f"{group.name}: {numbers} of {weights.path!r} must be at least 1, 1 and 0."
         )
+    _check_places(group.name, weights, shape)
+
+
+def _check_places(name: str, weights, shape) -> None:
+    """Places have axes of their own, of the lengths they say."""
+    path, places = weights.path, weights.places
+    for axis, length in places:
+        _check_axis(name, path, axis, shape)
+        if length != shape[axis]:
+            raise ValueError(
+                f"{name}: place of length {length} on axis {axis} of {path!r}, which "
+                f"has length {shape[axis]}."
+            )
+    axes = [axis % len(shape) for axis, _ in places]
+    if len({*axes, weights.axis % len(shape)}) <= len(axes):
+        raise ValueError(
+            f"{name}: places {places} of {path!r} must be on axes of their own, not "
+            f"{weights.axis}, which runs over the units."
+        )
+    if places and weights.groups > 1:
+        raise ValueError(
+            f"{name}: {path!r} has {weights.groups} groups, so places must be empty; "
+            f"they are {places}."
+        )
+
+
+def _check_features(group) -> None:
+    """Weights that multiply the same activation do so at the same positions."""
+    found: dict[str, tuple[int, ...]] = {}
+    for weights in group.outgoing:
+        key = weights.feature or group.name
+        before = found.setdefault(key, weights.positions)
+        if before != weights.positions:
+            raise ValueError(
+                f"{group.name}: the readers of feature {key!r} have positions {before} "
+                f"and {weights.positions}; where they differ, each needs a key."
+            )
 
 
 def _check_incoming(group, weights, shapes, written) -> None:
     """The units are all of the axis, and no other group writes the parameter."""
     length = shapes[weights.path][weights.axis]
+    if weights.places:
+        raise ValueError(
+            f"{group.name}: {weights.path!r} has places {weights.places}; only "
+            "outgoing weights may."
+        )
     plain = (weights.repeat, weights.start, weights.groups) == ((1, 1), 0, 1)
     if length != group.size or not plain:
         raise ValueError(

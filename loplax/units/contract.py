@@ -1,6 +1,6 @@
 """Rules of the analysis for operations in which activations meet weights."""
 
-from loplax.units import flow, groups, labels, ledger, meet, shapes, walk
+from loplax.units import flow, groups, labels, ledger, meet, readers, shapes, walk
 
 
 def opaque(book: ledger.Ledger, step: walk.Step, values: list[flow.Value]):
@@ -94,10 +94,9 @@ def _apply(book, step, values, side, contracted, kept):
     x, weights = values[1 - side], values[side]
     outputs, names = births(book, step, weights, kept)
     matmul = book.product(weights.param, outputs, step.name)
-    read = set()
-    for i, j in zip(contracted[1 - side], contracted[side], strict=True):
-        read |= _read(book, step, (1 - side, x, i), weights.dims[j], matmul)
-        _drop_masked(book, step, x.dims[i], weights, [j])
+    pairs = list(zip(contracted[1 - side], contracted[side], strict=True))
+    reader = readers.Reader(step, 1 - side, x, weights, matmul)
+    read = readers.read(book, reader, pairs)
     rest = [d for i, d in enumerate(x.dims) if i not in contracted[1 - side]]
     for label in read & book.units(tuple(rest)):
         reason = f"{step.name} reads the units of {book.title(label)} on two axes"
@@ -137,32 +136,6 @@ def births(book, step, weights, kept) -> tuple[tuple[int, ...] | None, dict]:
     return None if unclear else outputs, names
 
 
-def _read(book, step, operand, weight_dim, matmul) -> set[int]:
-    """Notes the groups that one contracted axis of an activation holds."""
-    position, x, axis = operand
-    matched, offset, read = labels.match(x.dims[axis], weight_dim), 0, set()
-    if matched is None:
-        book.drop_all((x.dims[axis],), f"{step.name} reads {{}} in an unknown order")
-        return read
-    for segment, pairs in zip(x.dims[axis], matched, strict=True):
-        length = labels.size(segment)
-        extent = length if len(matched) > 1 else None
-        units = book.units(((segment,),))
-        weights = _segment_weights(book, pairs, extent, units)
-        unfolded = _unfold(book, segment, units)
-        if units and (weights is None or unfolded is None):
-            mixed = " and ".join(map(book.title, sorted(units)))
-            for label in units:
-                book.drop(label, f"{step.name} reads the units of {mixed} mixed or cut")
-        elif units:
-            tap = _tap(step, position, axis, offset, unfolded)
-            (label,) = units
-            book.record("outgoing", label, weights, matmul, tap)
-        read |= units
-        offset += length
-    return read
-
-
 def _drop_masked(book, step, dim, weights, axes) -> None:
     """Units whose readers are multiplied with other constants for each are ruled out.
 
@@ -177,30 +150,6 @@ def _drop_masked(book, step, dim, weights, axes) -> None:
         book.drop_all((dim,), f"{reason} along them")
 
 
-def _tap(step, position, axis, start, sizes) -> ledger.Tap:
-    source = step.inputs[position]
-    return ledger.Tap(step.address, position, axis, start, sizes, source)
-
-
-def _segment_weights(book, pairs, extent, units) -> groups.WeightAxis | None:
-    contacts = [
-        labels.Contact(one, two, extent)
-        for one, two in pairs
-        if one.label in book.writers
-    ]
-    return book.weights(*units, contacts) if len(units) == 1 else None
-
-
-def _unfold(book, segment, units) -> tuple[int, int, int] | None:
-    """``(outer, size, inner)`` of a segment whose units are one factor."""
-    places = [i for i, f in enumerate(segment) if f.label in book.writers]
-    if len(units) != 1 or len(places) != 1:
-        return None
-    (place,) = places
-    outer, inner = labels.size(segment[:place]), labels.size(segment[place + 1 :])
-    return outer, segment[place].size, inner
-
-
 def convolution(book: ledger.Ledger, step: walk.Step, values: list[flow.Value]):
     """Rule for convolutions of activations with weights; groups are allowed."""
     x, weights = values
@@ -213,13 +162,17 @@ def convolution(book: ledger.Ledger, step: walk.Step, values: list[flow.Value]):
     matmul = book.product(weights.param, outputs, step.name)
     for label in outputs or ():
         book.bind(label, blocks)
-    read = rhs[:2] if blocks > 1 else rhs[1:2]
-    _drop_masked(book, step, x.dims[lhs[1]], weights, read)
     x = book.release(x, step.name)
+    single = [d for d in range(2, len(out)) if step.avals[0].shape[out[d]] == 1]
     if blocks == 1:
-        _read(book, step, (0, x, lhs[1]), weights.dims[rhs[1]], matmul)
+        seen, window = _window(step, x, weights, single)
+        reader = readers.Reader(step, 0, seen, weights, matmul, window)
+        pairs = [(lhs[d], rhs[d]) for d in (1, *single)]
+        readers.read(book, reader, pairs)
     else:
-        _read_blocks(book, step, x, weights, matmul)
+        _drop_masked(book, step, x.dims[lhs[1]], weights, rhs[:2])
+        whole = any(labels.length(weights.dims[rhs[d]]) > 1 for d in single)
+        _read_blocks(book, readers.Reader(step, 0, x, weights, matmul), whole)
     rest = tuple(x.dims[i] for i in (lhs[0], *lhs[2:]))
     window = f"{step.name} slides its window over {{}}"
     book.drop_all(rest, window)
@@ -229,20 +182,43 @@ def convolution(book: ledger.Ledger, step: walk.Step, values: list[flow.Value]):
     return [flow.Value(tuple(dims), labels.DATA, taint=x.taint, matmul=matmul)]
 
 
-def _read_blocks(book, step, x, weights, matmul) -> None:
-    """Notes the units that a grouped or depthwise convolution reads."""
+def _window(step, x, weights, single):
+    """What a window that does not slide along the given axes covers.
+
+    With one output place, every entry of the kernel meets one entry of the image, or
+    of its padding: its places are those of a dense kernel.
+    """
     lhs, rhs, _ = step.params["dimension_numbers"]
-    dim, blocks = x.dims[lhs[1]], step.params["feature_group_count"]
+    dims, window = list(x.dims), []
+    for d in single:
+        axis, size = lhs[d], labels.length(weights.dims[rhs[d]])
+        pads = step.params["padding"][d - 2]
+        inside, apart = (step.params[f"{s}_dilation"][d - 2] for s in ("lhs", "rhs"))
+        if size != labels.length(dims[axis]) or any(pads):
+            extent = (size - 1) * apart + 1
+            window.append((axis, *pads, inside - 1, extent, apart))
+            dims[axis] = labels.plain(size, labels.FREE)
+    return x._replace(dims=tuple(dims)), tuple(window)
+
+
+def _read_blocks(book, reader, whole: bool) -> None:
+    """Notes the units that a grouped or depthwise convolution reads."""
+    step, weights = reader.step, reader.weights
+    lhs, rhs, _ = step.params["dimension_numbers"]
+    dim, blocks = reader.x.dims[lhs[1]], step.params["feature_group_count"]
     units = book.units((dim,))
-    unfolded = _unfold(book, dim[0], units) if len(dim) == 1 else None
+    alone = len(dim) == len(dim[0]) == 1
     record = _block_weights(book, weights, rhs, blocks)
-    if units and (unfolded is None or unfolded[::2] != (1, 1) or record is None):
-        reason = f"{step.name} with {blocks} groups reads {{}} mixed or cut"
+    if units and (whole or not alone or record is None):
+        how = "at several places" if whole else "mixed or cut"
+        reason = f"{step.name} with {blocks} groups reads {{}} {how}"
         book.drop_all((dim,), reason)
     elif units:
-        tap = _tap(step, 0, lhs[1], 0, unfolded)
+        atom = readers.Atom(lhs[1], dim[0][0], dim[0][0])
         (label,) = units
-        book.record("outgoing", label, record, matmul, tap)
+        (size,) = sizes = (atom.here.size,)
+        tap = readers.tap_of(reader, (lhs[1], 0, size), [atom], [atom], sizes)
+        book.record("outgoing", label, record, reader.matmul, tap)
         book.bind(label, blocks)
 
 

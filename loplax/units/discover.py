@@ -184,7 +184,7 @@ def _collect(book: ledger.Ledger, returned: set[int]) -> Findings:
         elif read:
             keys = _features(name, read)
             for record in read:
-                taps.setdefault(keys[_place(record.tap)], record.tap)
+                taps.setdefault(keys[_place(record)], record.tap)
             found.append(_group(book, name, root, records[root], keys))
     taken = {group.name for group in found} | set(left_out)
     for path, reason in untracked.items():
@@ -217,9 +217,9 @@ def _names(titles: list[str]) -> dict[str, str]:
     }
 
 
-def _place(tap: ledger.Tap) -> tuple:
-    """The same for readers of the same activation."""
-    return tap.source, tap.axis, tap.start, tap.sizes
+def _place(record: ledger.Record) -> tuple:
+    """The same for readers of the same activation at the same positions."""
+    return record.tap[2:], record.weights.positions
 
 
 def _features(name: str, read: list[ledger.Record]) -> dict[tuple, str]:
@@ -229,7 +229,7 @@ def _features(name: str, read: list[ledger.Record]) -> dict[tuple, str]:
         key = f"{name}@{record.weights.path}" if keys else name
         if key in keys.values():
             key = f"{key}[{record.weights.start}]"
-        keys.setdefault(_place(record.tap), key)
+        keys.setdefault(_place(record), key)
     return keys
 
 
@@ -241,8 +241,8 @@ def _group(book: ledger.Ledger, name, root, records, keys) -> groups.UnitGroup:
         weights = record.weights._replace(bias=None if shared else bias)
         if weights.bias is not None and weights.groups == 1:
             weights = weights._replace(block_axis=_output_axis(book, record))
-        if record.tap is not None and keys[_place(record.tap)] != name:
-            weights = weights._replace(feature=keys[_place(record.tap)])
+        if record.tap is not None and keys[_place(record)] != name:
+            weights = weights._replace(feature=keys[_place(record)])
         if weights not in fields[record.role]:
             fields[record.role].append(weights)
     parts = {role: tuple(weights) for role, weights in fields.items()}

@@ -19,6 +19,11 @@ class WeightAxis(NamedTuple):
     ``i < inner``. An ordinary layer has ``repeat = (1, 1)``; a dense kernel behind a
     flattened ``[height, width, channels]`` map has ``repeat = (height * width, 1)``.
 
+    A weight that also runs over places of the units, as a kernel ``[height, width,
+    channels, outputs]`` that is contracted with a whole image, has ``places``: it meets
+    the activation of place ``p`` at index ``p`` of these axes. ``[height, width]`` has
+    ``((0, height), (1, width))``.
+
     The kernel of a grouped convolution has ``groups > 1``: unit
     ``u = g * (size // groups) + j`` owns entry ``j`` of ``axis`` within block ``g`` of
     ``block_axis``, the kernel's output axis.
@@ -35,6 +40,8 @@ class WeightAxis(NamedTuple):
         or ``None``; the bias runs along the layer's outputs.
       feature: key, among the activations that ``tap`` returns, of the one that this
         (outgoing) weight multiplies; ``None`` stands for the group's name.
+      places: axes of this (outgoing) weight that run over places of the units, each
+        with its length, in the order in which the activation has them.
     """
 
     path: str
@@ -45,11 +52,13 @@ class WeightAxis(NamedTuple):
     block_axis: int = -1
     bias: str | None = None
     feature: str | None = None
+    places: tuple[tuple[int, int], ...] = ()
 
     @property
     def positions(self) -> tuple[int, ...]:
-        """The repetitions ``(outer, inner)``, without those that are 1."""
-        return tuple(n for n in self.repeat if n > 1)
+        """Lengths of ``places``, then ``(outer, inner)``, without those that are 1."""
+        lengths = (*(length for _, length in self.places), *self.repeat)
+        return tuple(n for n in lengths if n > 1)
 
     def spread(
         self,
@@ -86,15 +95,23 @@ class WeightAxis(NamedTuple):
             axis, block_axis = self.axis % len(shape), self.block_axis % len(shape)
             return (plane if axis < block_axis else plane.T).reshape(dims)
         outer, inner = self.repeat
+        axes = [self.axis % len(shape)]
         if values.ndim > 1:
-            values = jnp.moveaxis(values.reshape(outer, inner, -1), 1, 2).ravel()
+            lengths = [length for _, length in self.places]
+            axes = [axis % len(shape) for axis, _ in self.places] + axes
+            values = values.reshape(*lengths, outer, inner, -1)
+            values = jnp.moveaxis(values, -2, -1).reshape(*lengths, -1)
         elif (outer, inner) != (1, 1):
             values = jnp.tile(jnp.repeat(values, inner), outer)
         length = shape[self.axis]
-        if len(values) != length:
-            values = jnp.pad(values, (self.start, length - self.start - len(values)))
-        dims[self.axis] = length
-        return values.reshape(dims)
+        if values.shape[-1] != length:
+            rest = length - self.start - values.shape[-1]
+            pads = [(0, 0)] * (values.ndim - 1) + [(self.start, rest)]
+            values = jnp.pad(values, pads)
+        for axis in axes:
+            dims[axis] = shape[axis]
+        order = sorted(range(len(axes)), key=axes.__getitem__)
+        return jnp.transpose(values, order).reshape(dims)
 
     def total(self, weights: jax.Array, size: int) -> jax.Array:
         """Sums an array of the parameter's shape over the weights of each unit.
@@ -128,20 +145,22 @@ class WeightAxis(NamedTuple):
             plane = plane.reshape(size // self.groups, self.groups, -1)
             return jnp.sum(plane, axis=2).T.reshape(size)
         split = sharding.is_split(weights)
-        if weights.ndim == 2 and weights.size > 4096 and not split:
+        if weights.ndim == 2 and weights.size > 4096 and not split and not self.places:
             # A matrix-vector product reads memory faster than a sum does.
             ones = jnp.ones(weights.shape[1 - axis], weights.dtype)
             pair = (ones, weights) if axis else (weights, ones)
             line = jnp.matmul(*pair, precision="highest")
         else:
-            others = tuple({*range(weights.ndim)} - {axis})
+            axes = [at % weights.ndim for at, _ in self.places] + [axis]
+            others = tuple({*range(weights.ndim)} - {*axes})
             line = sharding.whole(jnp.sum(weights, axis=others))
+            line = jnp.transpose(line, [sorted(axes).index(at) for at in axes])
         outer, inner = self.repeat
-        line = line[self.start : self.start + outer * size * inner]
+        line = line[..., self.start : self.start + outer * size * inner]
         if not self.positions:
-            return line
-        line = jnp.moveaxis(line.reshape(outer, size, inner), 1, 2)
-        return line.reshape(*self.positions, size)
+            return line.reshape(size)
+        line = line.reshape(*line.shape[:-1], outer, size, inner)
+        return jnp.moveaxis(line, -2, -1).reshape(*self.positions, size)
 
     def count(self, shape: tuple[int, ...], size: int) -> int:
         """Number of weights that each of the ``size`` units owns."""
@@ -292,6 +311,8 @@ def _bonds(group: UnitGroup) -> str:
 def _describe(weights: WeightAxis) -> str:
     text = f"{weights.path}[{weights.axis}]"
     outer, inner = weights.repeat
+    if weights.places:
+        text += " at " + "x".join(str(length) for _, length in weights.places)
     if (outer, inner) != (1, 1):
         text += f" x{outer * inner}"
     if weights.start:

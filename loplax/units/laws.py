@@ -251,7 +251,7 @@ def _places(bench, drawn, group) -> None:
     order = bench.rng.permuted(blocks, axis=1).ravel()
     swapped, done = dict(drawn.values), set()
     for record in (*_entering(group), *group.outgoing):
-        place = record._replace(bias=None, feature=None)
+        place = record._replace(bias=None, feature=None, places=())
         if place not in done:
             swapped[record.path] = trial.move(swapped[record.path], record, order)
         done.add(place)

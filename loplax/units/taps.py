@@ -29,9 +29,10 @@ def tap(apply: Callable[..., Any], *, has_aux: bool = False) -> Callable[..., An
       A function ``(params, *inputs) -> (output, features)``, with the output of
       ``apply`` and, for each group that ``find`` names, the activation ``[..., size]``
       that its first outgoing weight multiplies, under the group's name. The activations
-      of other readers are named by ``WeightAxis.feature``: ``"group@path"``. Repeated
-      units, as behind a flattened image, keep an axis for the repetitions:
-      ``[batch, height * width, channels]``.
+      of other readers are named by ``WeightAxis.feature``: ``"group@path"``. Where
+      the reader has weights for several positions, these keep their axes,
+      ``WeightAxis.positions``: ``[batch, height * width, channels]`` behind a flattened
+      image, ``[batch, height, width, channels]`` under a kernel as large as the image.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -63,17 +64,17 @@ def tap(apply: Callable[..., Any], *, has_aux: bool = False) -> Callable[..., An
 
 
 def _unfold(operand: jax.Array, place: ledger.Tap) -> jax.Array:
-    """The part of an operand that belongs to a group, its units last."""
-    outer, size, inner = place.sizes
-    length = outer * size * inner
-    if length < operand.shape[place.axis]:
-        stop = place.start + length
+    """The part of an operand that belongs to a group, its positions and units last."""
+    for axis, low, high, interior, extent, stride in place.window:
+        pads = [(0, 0, 0)] * operand.ndim
+        pads[axis] = low, high, interior
+        operand = jax.lax.pad(operand, jnp.zeros((), operand.dtype), pads)
+        operand = jax.lax.slice_in_dim(operand, 0, extent, stride, axis)
+    if place.length < operand.shape[place.axis]:
+        stop = place.start + place.length
         operand = jax.lax.slice_in_dim(operand, place.start, stop, axis=place.axis)
-    sizes = [n for n in (outer, inner) if n > 1]
-    units = jnp.moveaxis(operand, place.axis, -1)
-    lead = units.shape[:-1]
-    units = jnp.moveaxis(units.reshape(*lead, outer, size, inner), -2, -1)
-    return units.reshape(*lead, *sizes, size)
+    units = jnp.transpose(operand.reshape(place.shape), place.order)
+    return units.reshape(place.sizes)
 
 
 def _run(jaxpr: core.Jaxpr, consts, args, address, wanted):

@@ -117,10 +117,51 @@ def test_sam_takes_no_features(net):
 
 def test_lookahead_is_refused(net):
     """It passes on no features, and its parameters are pairs."""
+    pair, grads = optax.LookaheadParams.init_synced(net.random(0)), net.random(1)
     tx = optax.lookahead(make(net), 5, 0.5)
-    pair = optax.LookaheadParams.init_synced(net.random(0))
-    with pytest.raises(ValueError, match=r"wrapper\(lookahead|lookahead"):
-        tx.update(net.random(1), tx.init(pair), pair)
+    with pytest.raises(TypeError, match="'features'"):
+        tx.update(grads, tx.init(pair), pair, features=net.features(2))
+    without_features = optim.regrama(optax.sgd(0.1), net.groups, key=jax.random.key(0))
+    tx = optax.lookahead(without_features, 5, 0.5)
+    with pytest.raises(ValueError, match=r"wrapper\(lookahead"):
+        tx.update(grads, tx.init(pair), pair)
+
+
+SKIPPING = {
+    "apply_if_finite": lambda tx: optax.apply_if_finite(tx, 3),
+    "conditionally_mask": lambda tx: optax.transforms.conditionally_mask(
+        tx, lambda step: step > 1
+    ),
+}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", SKIPPING)
+def test_what_skips_steps_selects_between_equal_types(net, name, dtype):
+    """New weights of half precision need updates in float32, so they are refused."""
+    tx, params = SKIPPING[name](make(net)), net.random(0, dtype=dtype)
+    features = net.features(2)
+    update = lambda: tx.update(params, tx.init(params), params, features=features)
+    if dtype == "float32":
+        jax.eval_shape(update)
+    else:
+        with pytest.raises(ValueError, match=rf"wrapper\({name}"):
+            jax.eval_shape(update)
+
+
+def test_events_of_a_batch_of_states(net):
+    """Each run of a sweep has its own: here the first alone has made an update."""
+    tx, params = make(net, rate=1.0), net.random(0)
+    step = lambda state: tx.update(params, state, params, features=net.features(2))[1]
+    begun = step(step(tx.init(params)))
+    after = step(begun)
+    many = lambda *states: jax.tree.map(
+        lambda *x: jnp.stack(x), *(state._replace(key=()) for state in states)
+    )
+    events = optim.newly_replaced(many(*[begun] * 4), many(after, *[begun] * 3))
+    assert begun.replaced["a"].any()  # which tells of the step before
+    first, *others = events["a"].tolist()
+    assert first == after.replaced["a"].tolist() and not np.any(others)
 
 
 INSIDE = {

@@ -20,6 +20,8 @@ BIAS = units.WeightAxis("hidden/bias", 0)
 OUTGOING = units.WeightAxis("head/kernel", 0, repeat=(2, 1), bias="head/bias")
 BLOCKS = units.WeightAxis("grouped/kernel", 2, groups=2, block_axis=3)
 
+PLACED_HEAD = units.WeightAxis("head/kernel", 0)
+
 
 def group(name="hidden", size=4, incoming=INCOMING, bias=BIAS, outgoing=OUTGOING):
     return units.UnitGroup(name, size, (incoming,), (bias,), (), (outgoing,))
@@ -34,6 +36,31 @@ def test_spread_lays_units_where_the_record_says():
     sums = [5 * (1 + 2 + 3 + 7 + 8 + 9), 5 * (4 + 5 + 6 + 10 + 11 + 12)]
     assert record.total(weights, 2).tolist() == sums
     assert record.count((14, 5), 2) == 30
+
+
+PLACED = {
+    "front": (units.WeightAxis("w", 2, places=((0, 2), (1, 3))), (2, 3, 4, 5)),
+    "turned": (units.WeightAxis("w", -3, places=((3, 3), (-4, 2))), (2, 4, 5, 3)),
+    "repeated": (units.WeightAxis("w", 0, (2, 3), 1, places=((1, 2),)), (26, 2)),
+}
+
+
+@pytest.mark.parametrize(("record", "shape"), PLACED.values(), ids=PLACED)
+def test_places(record, shape):
+    """Each place and unit has weights of its own; sums and counts agree."""
+    size = 4
+    values = jnp.arange(1.0, 1 + 4 * math.prod(record.positions))
+    values = values.reshape(*record.positions, size)
+    laid = jnp.broadcast_to(record.spread(values, shape), shape)
+    each = record.count(shape, size) // math.prod(record.positions)
+    np.testing.assert_array_equal(record.totals(laid, size), each * values)
+    np.testing.assert_array_equal(
+        record.total(laid, size), each * values.reshape(-1, size).sum(0)
+    )
+    first = values[(0,) * (values.ndim - 1)]
+    same = jnp.broadcast_to(record.spread(first, shape), shape)
+    assert jnp.unique(same[laid > 0]).tolist() == [1, 2, 3, 4]
+    assert jnp.sum(same == 1) == record.count(shape, size)
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
@@ -103,6 +130,8 @@ def test_check_accepts_what_fits():
     start = units.WeightAxis("head/kernel", 0, start=4)
     units.check([group(incoming=incoming, outgoing=start)], PARAMS)
     units.check([group(outgoing=BLOCKS)], PARAMS)
+    place = units.WeightAxis("head/kernel", 0, places=((-1, 2),))
+    units.check([group(outgoing=place)], PARAMS)
 
 
 WRONG = {
@@ -151,6 +180,34 @@ WRONG = {
     "repeated blocks": (
         group(outgoing=BLOCKS._replace(start=1)),
         "'grouped/kernel' has 2 groups, so repeat must be",
+    ),
+    "place axis": (
+        group(outgoing=PLACED_HEAD._replace(places=((2, 2),))),
+        "axis 2 of 'head/kernel' must have -2 <= axis < 2",
+    ),
+    "place on the units": (
+        group(outgoing=PLACED_HEAD._replace(places=((-2, 8),))),
+        r"places \(\(-2, 8\),\) of 'head/kernel' must be on axes of their own, not 0",
+    ),
+    "place twice": (
+        group(outgoing=PLACED_HEAD._replace(places=((1, 2), (-1, 2)))),
+        "must be on axes of their own",
+    ),
+    "place length": (
+        group(outgoing=PLACED_HEAD._replace(places=((1, 3),))),
+        "place of length 3 on axis 1 of 'head/kernel', which has length 2",
+    ),
+    "places in groups": (
+        group(outgoing=BLOCKS._replace(places=((0, 3),))),
+        "'grouped/kernel' has 2 groups, so places must be empty",
+    ),
+    "incoming place": (
+        group(incoming=INCOMING._replace(places=((0, 3),))),
+        "'hidden/kernel' has places",
+    ),
+    "positions": (
+        group(outgoing=OUTGOING)._replace(outgoing=(OUTGOING, PLACED_HEAD)),
+        r"hidden: the readers of feature 'hidden' have positions \(2,\) and \(\)",
     ),
     "size": (group(size=0), "size 0 must be at least 1"),
 }
