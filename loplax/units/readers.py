@@ -124,22 +124,22 @@ def _places(book, record, own, atoms):
       order. ``None`` if parts of an axis of the weights are missing or mixed.
     """
     (unit,) = (atom for atom in own if atom.here.label in book.writers)
-    along = {unit.there.label: []}
+    owner, along, varying = unit.there.label, {}, set()
     for atom in atoms:
-        alike = atom.here.label == labels.SAME or atom.there.label == labels.SAME
-        if atom.there.label == unit.there.label or not (
-            alike or atom.here.label in book.writers
-        ):
-            along.setdefault(atom.there.label, []).append(atom)
+        here, there = atom.here.label, atom.there.label
+        if there == owner or (there != labels.SAME and here not in book.writers):
+            along.setdefault(there, []).append(atom)
+            varying |= set() if here == labels.SAME else {there}
+    along = {label: along[label] for label in along if label in varying}
     if not all(map(book.is_axis, along)):
         return None
+    lengths = {label: book.size(label) for label in along}
+    lengths[owner] = math.prod(record.repeat) * unit.here.size
     for label, parts in along.items():
         parts.sort(key=lambda atom: -atom.there.stride)
-        mine = math.prod(record.repeat) * unit.here.size
-        length = mine if label == unit.there.label else book.size(label)
-        if not _is_whole(parts, length):
+        if not _is_whole(parts, lengths[label]):
             return None
-    repeats = along.pop(unit.there.label)
+    repeats = along.pop(owner)
     places = tuple((book.axis_number(label), book.size(label)) for label in along)
     chosen = [atom for parts in (*along.values(), repeats) for atom in parts]
     chosen = [atom for atom in chosen if atom is not unit]
@@ -177,9 +177,9 @@ def tap_of(reader: Reader, part, atoms, chosen, sizes) -> ledger.Tap:
             continue
         for atom in atoms:
             if atom.axis == axis:
-                number[id(atom)] = len(shape)
+                number[atom] = len(shape)
                 shape.append(atom.here.size)
-    last = [number[id(atom)] for atom in chosen]
+    last = [number[atom] for atom in chosen]
     others = [i for i in range(len(shape)) if i not in last]
     sizes = (*(shape[i] for i in others), *sizes)
     source = reader.step.inputs[reader.operand]

@@ -52,6 +52,9 @@ def test_places(record, shape):
     values = jnp.arange(1.0, 1 + 4 * math.prod(record.positions))
     values = values.reshape(*record.positions, size)
     laid = jnp.broadcast_to(record.spread(values, shape), shape)
+    weights = jax.random.normal(jax.random.key(0), shape)
+    both = jnp.vdot(laid, weights), jnp.vdot(values, record.totals(weights, size))
+    np.testing.assert_allclose(*both, rtol=1e-4)
     each = record.count(shape, size) // math.prod(record.positions)
     np.testing.assert_array_equal(record.totals(laid, size), each * values)
     np.testing.assert_array_equal(
@@ -79,6 +82,7 @@ RECORDS = {
     "repeated": (units.WeightAxis("w", 0, repeat=(2, 3), start=1), 2, (14, 5)),
     "large": (units.WeightAxis("w", -1), 80, (70, 80)),
     "kernel": (units.WeightAxis("w", 2), 3, (2, 2, 3, 4)),
+    "placed": (units.WeightAxis("w", 2, places=((1, 2), (0, 2))), 3, (2, 2, 3, 4)),
     "grouped": (units.WeightAxis("w", 0, groups=3, block_axis=1), 6, (2, 6)),
 }
 

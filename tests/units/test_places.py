@@ -197,17 +197,79 @@ def test_readers_at_other_positions():
     assert group.features == {"k": (H, W), "k@head": ()}
 
 
-def test_left_out():
-    """What has places that no record describes is not claimed."""
+MASK = jnp.arange(1.0, H + 1)[:, None, None, None]
+LEFT_OUT = {
+    "groups": (
+        (H, W, 2, 6),
+        lambda h, w: conv(h, w, feature_group_count=2),
+        "reads the units of k at several places",
+    ),
+    "depth": (
+        (H, W, 2 * C),
+        lambda h, w: conv(h, w[:, :, None], padding="SAME", feature_group_count=C),
+        "reads the units of k mixed or cut",
+    ),
+    "part": (
+        (H + 1, W, C, OUT),
+        lambda h, w: jnp.tensordot(h, w[:H], 3),
+        "reads the units of k at places that are mixed or cut",
+    ),
+    "mask": (
+        (H, W, C, OUT),
+        lambda h, w: jnp.tensordot(h, w * MASK, 3),
+        "times constants that vary",
+    ),
+    "masked window": (
+        (H, W, C, OUT),
+        lambda h, w: conv(h, w * MASK),
+        "times constants that vary",
+    ),
+}
 
-    def grouped(params, x):
-        w = params["w"]
-        return conv(hidden(params, x), w, feature_group_count=2)
 
-    def part(params, x):
-        return jnp.tensordot(hidden(params, x), params["w"][:H], 3)
+@pytest.mark.parametrize(("shape", "read", "reason"), LEFT_OUT.values(), ids=LEFT_OUT)
+def test_left_out(shape, read, reason):
+    """What no record describes is not claimed."""
 
-    for apply, shape in ((grouped, (H, W, 2, 6)), (part, (H + 1, W, C, OUT))):
-        params = PARAMS | {"w": jnp.ones(shape)}
-        found = units.find(apply, params, X)
-        assert not found and "places" in found.left_out["k"]
+    def apply(params, x):
+        return read(hidden(params, x), params["w"])
+
+    found = units.find(apply, PARAMS | {"w": jnp.ones(shape)}, X)
+    assert not found and reason in found.left_out["k"]
+
+
+def test_features_have_the_positions_of_their_readers():
+    """Whatever is found, the last axes of an activation are positions and units."""
+
+    def apply(params, x):
+        h = hidden(params, x)
+        wide = jnp.broadcast_to(h[:, :, :1], h.shape)
+        tiled = jnp.tile(h, (1, 1, 1, 2))
+        halves = jnp.concatenate([h, x, jnp.sin(h)], -1)
+        return [
+            jnp.tensordot(wide, params["a"], 3),
+            jnp.tensordot(wide, params["b"].reshape(H, W, C, OUT), 3),
+            jnp.tensordot(tiled, params["c"], 3),
+            tiled @ params["d"].reshape(2 * C, OUT),
+            jnp.einsum("bhwc,hco->bwo", halves, params["e"]),
+        ]
+
+    shapes = {
+        "a": (H, W, C, OUT),
+        "b": (H * W, C, OUT),
+        "c": (H, W, 2 * C, OUT),
+        "d": (2, C, OUT),
+        "e": (H, 2 * C + 3, OUT),
+    }
+    ones = {name: jnp.ones(shape) for name, shape in shapes.items()}
+    (group,) = units.find(apply, PARAMS | ones, X)
+    assert {r.path: r.positions for r in group.outgoing} == {
+        "a": (H,),
+        "b": (H * W,),
+        "c": (H, W, 2),
+        "d": (),
+        "e": (H,),
+    }
+    features = units.tap(apply)(PARAMS | ones, X)[1]
+    for key, positions in group.features.items():
+        assert features[key].shape[-len(positions) - 1 :] == (*positions, C)
