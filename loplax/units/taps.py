@@ -1,5 +1,6 @@
 """Reading the activations of hidden units while a model runs."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -74,6 +75,8 @@ def _unfold(operand: jax.Array, place: ledger.Tap) -> jax.Array:
         stop = place.start + place.length
         operand = jax.lax.slice_in_dim(operand, place.start, stop, axis=place.axis)
     units = jnp.transpose(operand.reshape(place.shape), place.order)
+    if math.prod(place.sizes) > units.size:  # several outputs of a depthwise kernel
+        return jnp.broadcast_to(units[..., None, :], place.sizes)
     return units.reshape(place.sizes)
 
 
