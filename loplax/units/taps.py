@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend import core
 
-from loplax.units import discover, hosts, ledger, walk
+from loplax.units import discover, flow, hosts, walk
 
 
 def tap(apply: Callable[..., Any], *, has_aux: bool = False) -> Callable[..., Any]:
@@ -64,7 +64,7 @@ def tap(apply: Callable[..., Any], *, has_aux: bool = False) -> Callable[..., An
     return tapped
 
 
-def _unfold(operand: jax.Array, place: ledger.Tap) -> jax.Array:
+def _unfold(operand: jax.Array, place: flow.Tap) -> jax.Array:
     """The part of an operand that belongs to a group, its positions and units last."""
     for axis, low, high, interior, extent, stride in place.window:
         pads = [(0, 0, 0)] * operand.ndim
