@@ -216,8 +216,8 @@ def _read_blocks(book, reader, whole: bool) -> None:
     elif units:
         atom = readers.Atom(lhs[1], dim[0][0], dim[0][0])
         (label,) = units
-        (size,) = sizes = (atom.here.size,)
-        tap = readers.tap_of(reader, (lhs[1], 0, size), [atom], [atom], sizes)
+        part, sizes = (lhs[1], 0, dim[0][0].size), (*record.positions, dim[0][0].size)
+        tap = readers.tap_of(reader, part, [atom], [atom], sizes)
         book.record("outgoing", label, record, reader.matmul, tap)
         book.bind(label, blocks)
 
@@ -232,10 +232,9 @@ def _block_weights(book, weights, rhs, blocks) -> groups.WeightAxis | None:
         axis = book.axis_of(weights.dims[rhs[1]])
     elif 1 in book.shapes[path]:
         axis = max(i for i, n in enumerate(book.shapes[path]) if n == 1)
-    elif labels.length(weights.dims[rhs[0]]) == blocks:
-        return groups.WeightAxis(path, outer)
-    else:  # repetitions along the outputs are no positions of the activation
-        return None
+    else:
+        width = labels.length(weights.dims[rhs[0]]) // blocks
+        return groups.WeightAxis(path, outer, (1, width))
     if axis is None:
         return None
     return groups.WeightAxis(path, axis, groups=blocks, block_axis=outer)

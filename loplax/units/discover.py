@@ -20,7 +20,7 @@ class Findings(NamedTuple):
     """
 
     units: groups.Units
-    taps: dict[str, ledger.Tap]
+    taps: dict[str, flow.Tap]
 
 
 def find(

@@ -1,8 +1,38 @@
-"""What the analysis knows about each intermediate value of a model."""
+"""What the analysis knows about each intermediate value, and where units are read."""
 
 from typing import NamedTuple
 
 from loplax.units import groups, labels
+
+
+class Tap(NamedTuple):
+    """Where the activation of a group meets outgoing weights.
+
+    Attributes:
+      address: position of the matrix product or convolution in the jaxpr.
+      operand: which of its operands holds the units.
+      source: number of the value that is read.
+      axis: axis of the operand that holds them.
+      start: first entry of the axis that belongs to the group.
+      length: how many entries do.
+      window: what to cover of the operand first, where the window of a convolution does
+        not slide: ``(axis, low, high, interior, extent, stride)``, the first three as
+        ``lax.pad`` pads it.
+      shape: how the group's part of the operand unfolds.
+      order: axes of that shape: others, places, repetitions, units.
+      sizes: shape of the activation, ``[..., *positions, size]``.
+    """
+
+    address: tuple[int, ...]
+    operand: int
+    source: int
+    axis: int
+    start: int
+    length: int
+    window: tuple[tuple[int, ...], ...]
+    shape: tuple[int, ...]
+    order: tuple[int, ...]
+    sizes: tuple[int, ...]
 
 
 class Reduced(NamedTuple):

@@ -156,7 +156,7 @@ def _is_whole(parts: list[Atom], length: int) -> bool:
     return step == length
 
 
-def tap_of(reader: Reader, part, atoms, chosen, sizes) -> ledger.Tap:
+def tap_of(reader: Reader, part, atoms, chosen, sizes) -> flow.Tap:
     """Where and how to take the activation from the operand.
 
     Args:
@@ -184,4 +184,4 @@ def tap_of(reader: Reader, part, atoms, chosen, sizes) -> ledger.Tap:
     sizes = (*(shape[i] for i in others), *sizes)
     source = reader.step.inputs[reader.operand]
     place = (reader.step.address, reader.operand, source, *part)
-    return ledger.Tap(*place, reader.window, tuple(shape), (*others, *last), sizes)
+    return flow.Tap(*place, reader.window, tuple(shape), (*others, *last), sizes)

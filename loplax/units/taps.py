@@ -1,5 +1,6 @@
 """Reading the activations of hidden units while a model runs."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -7,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend import core
 
-from loplax.units import discover, hosts, ledger, walk
+from loplax.units import discover, flow, hosts, walk
 
 
 def tap(apply: Callable[..., Any], *, has_aux: bool = False) -> Callable[..., Any]:
@@ -63,7 +64,7 @@ def tap(apply: Callable[..., Any], *, has_aux: bool = False) -> Callable[..., An
     return tapped
 
 
-def _unfold(operand: jax.Array, place: ledger.Tap) -> jax.Array:
+def _unfold(operand: jax.Array, place: flow.Tap) -> jax.Array:
     """The part of an operand that belongs to a group, its positions and units last."""
     for axis, low, high, interior, extent, stride in place.window:
         pads = [(0, 0, 0)] * operand.ndim
@@ -74,6 +75,8 @@ def _unfold(operand: jax.Array, place: ledger.Tap) -> jax.Array:
         stop = place.start + place.length
         operand = jax.lax.slice_in_dim(operand, place.start, stop, axis=place.axis)
     units = jnp.transpose(operand.reshape(place.shape), place.order)
+    if math.prod(place.sizes) > units.size:  # several outputs of a depthwise kernel
+        return jnp.broadcast_to(units[..., None, :], place.sizes)
     return units.reshape(place.sizes)
 
 

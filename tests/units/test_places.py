@@ -204,11 +204,6 @@ LEFT_OUT = {
         lambda h, w: conv(h, w, feature_group_count=2),
         "reads the units of k at several places",
     ),
-    "depth": (
-        (H, W, 2 * C),
-        lambda h, w: conv(h, w[:, :, None], padding="SAME", feature_group_count=C),
-        "reads the units of k mixed or cut",
-    ),
     "part": (
         (H + 1, W, C, OUT),
         lambda h, w: jnp.tensordot(h, w[:H], 3),
@@ -252,6 +247,7 @@ def test_features_have_the_positions_of_their_readers():
             jnp.tensordot(tiled, params["c"], 3),
             tiled @ params["d"].reshape(2 * C, OUT),
             jnp.einsum("bhwc,hco->bwo", halves, params["e"]),
+            conv(h, params["f"][:, :, None], (1, 1), "SAME", feature_group_count=C),
         ]
 
     shapes = {
@@ -260,6 +256,7 @@ def test_features_have_the_positions_of_their_readers():
         "c": (H, W, 2 * C, OUT),
         "d": (2, C, OUT),
         "e": (H, 2 * C + 3, OUT),
+        "f": (3, 3, 2 * C),
     }
     ones = {name: jnp.ones(shape) for name, shape in shapes.items()}
     (group,) = units.find(apply, PARAMS | ones, X)
@@ -269,6 +266,7 @@ def test_features_have_the_positions_of_their_readers():
         "c": (H, W, 2),
         "d": (),
         "e": (H,),
+        "f": (2,),
     }
     features = units.tap(apply)(PARAMS | ones, X)[1]
     for key, positions in group.features.items():
