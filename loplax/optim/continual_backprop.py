@@ -187,8 +187,9 @@ def continual_backprop(
         smooth = mix(old.utility, now)
         # What is not finite counts for nothing: not in the means, nor in their count.
         known = jnp.isfinite(smooth)
-        for mean in mean_activation.values():
-            known &= utilities.over_positions(jnp.all, jnp.isfinite(mean))
+        if not utilities.reads_outputs(utility):
+            for mean in mean_activation.values():
+                known &= utilities.over_positions(jnp.all, jnp.isfinite(mean))
         age = old.age + 1
         eligible = known & (age > maturity_threshold)
         ranking = jnp.where(eligible, smooth / (1 - discount), jnp.inf)

@@ -42,6 +42,12 @@ TERMS = {
 }
 
 
+def reads_outputs(name: str) -> bool:
+    """Whether a utility is finite only if all that the outgoing weights read is."""
+    outgoing, activation, _ = TERMS[name]
+    return outgoing and activation is not None
+
+
 def mean_magnitude(axes, size: int, weights: Mapping[str, jax.Array]) -> jax.Array:
     """Mean absolute weight of each unit over all the given parameters.
 
