@@ -185,23 +185,31 @@ def continual_backprop(
             utility, group, step.weights, step.features, means, noise
         )
         smooth = mix(old.utility, now)
-        # What is not finite counts for nothing: not in the means, nor in their count.
-        known = jnp.isfinite(smooth)
         if not utilities.reads_outputs(utility):
             for mean in mean_activation.values():
-                known &= utilities.over_positions(jnp.all, jnp.isfinite(mean))
-        age = old.age + 1
-        eligible = known & (age > maturity_threshold)
-        ranking = jnp.where(eligible, smooth / (1 - discount), jnp.inf)
+                finite = utilities.over_positions(jnp.all, jnp.isfinite(mean))
+                smooth = jnp.where(finite, smooth, jnp.nan)
+        age, eligible = older(old.age, smooth, maturity_threshold)
+        saved, wanted = allow(group, old.budget, jnp.sum(eligible), step)
+        # The old age and discount are in memory already, the new ones would have to be
+        # written for the branch, which ages them again.
+        numbers = jnp.asarray(maturity_threshold), jnp.asarray(decay_rate)
+        operands = old.age, old.discount, smooth, wanted, *numbers
+        # What is not finite counts for nothing: not in the means, nor in their count.
+        known = jnp.isfinite(smooth)
         keep = lambda new, old: jnp.where(utilities.along(known, new), new, old)
         discount, mean_activation, smooth = jax.tree.map(
             keep,
             (discount, mean_activation, smooth),
             (old.discount, old.mean_activation, old.utility),
         )
-        saved, wanted = allow(group, old.budget, jnp.sum(eligible), step)
         statistics = UnitStatistics(age, discount, mean_activation, smooth, saved)
-        return statistics, wrapper.Selection(wanted >= 1, (ranking, wanted))
+        return statistics, wrapper.Selection(wanted >= 1, operands)
+
+    def older(age, utility, maturity_threshold):
+        """The age after this step, and which units may be replaced."""
+        age = age + 1
+        return age, jnp.isfinite(utility) & (age > maturity_threshold)
 
     def allow(group, saved: Budget, eligible, step) -> tuple[Budget, Array]:
         """The new budget, and how many replacements are due."""
@@ -215,7 +223,11 @@ def continual_backprop(
         return saved, saved.due
 
     def select(operands, capacity):
-        return replacement.lowest(*operands, capacity)
+        age, discount, utility, wanted, maturity_threshold, decay_rate = operands
+        _, eligible = older(age, utility, maturity_threshold)
+        ranking = utility / (1 - decay_rate * discount)
+        ranking = jnp.where(eligible, ranking, jnp.inf)
+        return replacement.lowest(ranking, wanted, capacity)
 
     def forget(statistics: UnitStatistics, replaced) -> UnitStatistics:
         """Replaced units know nothing; only what was replaced leaves the budget."""
