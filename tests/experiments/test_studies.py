@@ -221,7 +221,8 @@ def test_output_weights_start_again_as_they_started(changed, experiment):
 
     before, after = jax.jit(restart)(jax.random.key(0))
     assert np.mean(before != after) > 0.99
-    for size in (np.std, lambda x: np.abs(x).max()):
+    # The largest of some hundred normal numbers would vary too much.
+    for size in (np.std, lambda x: np.quantile(np.abs(x), 0.9)):
         np.testing.assert_allclose(size(after), size(before), rtol=0.2)
 
 
