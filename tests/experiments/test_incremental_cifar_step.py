@@ -117,8 +117,8 @@ def plain(quick_compile):
 class ByHand:
     """What continual backprop remembers of a run, and its next step."""
 
-    def __init__(self, layers, sizes, paths):
-        self.layers, self.sizes = layers, sizes
+    def __init__(self, layers, sizes, paths, places):
+        self.layers, self.sizes, self.places = layers, sizes, places
         self.velocity = dict.fromkeys(paths, 0.0)
         self.utility = {name: np.zeros(sizes[name]) for name in layers}
         self.age = {name: np.zeros(sizes[name]) for name in layers}
@@ -130,6 +130,28 @@ class ByHand:
             self.velocity[path] = MOMENTUM * self.velocity[path] + slope
         return {path: w - rate * self.velocity[path] for path, w in weights.items()}
 
+    def read(self, reader, h, kernel):
+        """Mean magnitude of what each weight of each unit meets, ``[size, weights]``.
+
+        A kernel that is applied at one place only meets the map, or its padding, entry
+        by entry; one that slides meets the whole map on average.
+        """
+        size = h.shape[-1]
+        everywhere = h.reshape(-1, size).mean(axis=0)[:, None]
+        block, _, part = reader.partition("/")
+        strided = block in ("block_2", "block_4", "block_6") and part != "conv_1"
+        if not self.places or h.ndim < 4 or h.shape[1] > (2 if strided else 1):
+            return everywhere
+        side = kernel.shape[0]
+        margin = (side - 1) // 2
+        seen = np.zeros((side, side, size))
+        for i, j in np.ndindex(side, side):
+            row, column = i - margin, j - margin
+            if 0 <= row < h.shape[1] and 0 <= column < h.shape[2]:
+                seen[i, j] = h[:, row, column].mean(axis=0)
+        seen = np.broadcast_to(seen[..., None], (side, side, size, kernel.shape[-1]))
+        return np.moveaxis(seen, -2, 0).reshape(size, -1)
+
     def choose(self, weights, features):
         """The units to replace, by the least contribution."""
         chosen = {}
@@ -138,8 +160,11 @@ class ByHand:
             rows = [np.moveaxis(k, -2, 0).reshape(size, -1) for k in kernels]
             # In the residual stream every reader meets the units in another block.
             read = [np.abs(features[read_by(reader)]) for reader in readers]
-            read = [h.reshape(-1, size).mean(axis=0) for h in read]
-            terms = [np.abs(w) * h[:, None] for w, h in zip(rows, read, strict=True)]
+            read = [
+                self.read(reader, h, w)
+                for reader, h, w in zip(readers, read, kernels, strict=True)
+            ]
+            terms = [np.abs(w) * h for w, h in zip(rows, read, strict=True)]
             self.age[name] += 1
             self.utility[name] *= ETA
             self.utility[name] += (1 - ETA) * np.concatenate(terms, axis=1).mean(axis=1)
@@ -216,7 +241,7 @@ def test_steps(plain, begun, reading, layers):
     state = run.state
     weights = flat(state.params)
     sizes = {name: weights[f"{name}/bias"].size for name in layers}
-    hand, fresh, numbers = ByHand(layers, sizes, weights), [], []
+    hand, fresh, numbers = ByHand(layers, sizes, weights, reading == "exact"), [], []
     for i, rate in enumerate(RATES):
         item = jax.tree.map(lambda x, i=i: x[i % 2], run.items)
         x, y = run.example(state.stream, item)
