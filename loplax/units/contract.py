@@ -232,9 +232,9 @@ def _block_weights(book, weights, rhs, blocks) -> groups.WeightAxis | None:
         axis = book.axis_of(weights.dims[rhs[1]])
     elif 1 in book.shapes[path]:
         axis = max(i for i, n in enumerate(book.shapes[path]) if n == 1)
-    else:
-        width = labels.length(weights.dims[rhs[0]]) // blocks
-        return groups.WeightAxis(path, outer, (1, width))
+    else:  # several outputs of each block would own one activation at once
+        alone = labels.length(weights.dims[rhs[0]]) == blocks
+        return groups.WeightAxis(path, outer) if alone else None
     if axis is None:
         return None
     return groups.WeightAxis(path, axis, groups=blocks, block_axis=outer)
