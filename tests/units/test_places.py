@@ -264,7 +264,6 @@ def test_features_have_the_positions_of_their_readers():
         "c": (H, W, 2),
         "d": (),
         "e": (H,),
-        "f": (2,),
     }
     features = units.tap(apply)(PARAMS | ones, X)[1]
     for key, positions in group.features.items():
