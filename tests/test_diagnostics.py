@@ -8,8 +8,9 @@ import numpy as np
 import optax
 import pytest
 
-from loplax import classification, diagnostics, streams, train, units
-from loplax.problem import Network, Problem, TrainState
+from loplax import diagnostics, streams, supervised, units
+from loplax.supervised import losses
+from loplax.supervised.problem import Network, Problem, TrainState
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
@@ -49,7 +50,7 @@ STREAM = streams.Stream(
 PROBLEM = Problem(
     stream=STREAM,
     network=NETWORK,
-    loss=classification.cross_entropy,
+    loss=losses.cross_entropy,
     tx=optax.with_extra_args_support(optax.sgd(0.1)),
     groups=units.find(NETWORK.apply, PARAMS, jnp.float32(0), INPUTS, has_aux=True),
 )
@@ -68,8 +69,8 @@ def state_of(problem, params=PARAMS):
 
 def observe(*families, problem=PROBLEM):
     problem = problem._replace(observe=families)
-    step = lambda state: train.step(problem, state, ITEM)
-    return jax.jit(lambda state: diagnostics.observe(problem, state, step))(
+    step = lambda state: supervised.step(problem, state, ITEM)
+    return jax.jit(lambda state: supervised.observe(problem, state, step))(
         state_of(problem)
     )
 
@@ -194,12 +195,12 @@ def test_churn_is_that_of_the_classes_that_count():
         return with_seen
 
     stream = STREAM._replace(example=masked(STREAM.example), probe=masked(STREAM.probe))
-    loss = classification.masked(classification.cross_entropy)
+    loss = losses.masked(losses.cross_entropy)
     problem = PROBLEM._replace(stream=stream, loss=loss, observe=("step",))
     third = np.full((6, 1), 3, np.float32)
     state = state_of(problem, PARAMS | {"v": np.insert(PARAMS["v"], [1], third, 1)})
-    step = jax.jit(lambda state: train.step(problem, state, ITEM))
-    found = jax.jit(lambda state: diagnostics.observe(problem, state, step))(state)
+    step = jax.jit(lambda state: supervised.step(problem, state, ITEM))
+    found = jax.jit(lambda state: supervised.observe(problem, state, step))(state)
     logits = [layers(s.params)[2][:, seen] for s in (state, step(state)[0])]
     p, q = map(softmax, logits)
     expected = np.mean(np.sum(p * np.log(p / q), axis=1))
@@ -217,7 +218,7 @@ def test_step_of_a_regressor():
     problem = PROBLEM._replace(
         network=network, loss=lambda output, target: jnp.square(output - target)
     )
-    step = lambda state: train.step(problem, state, ITEM)
+    step = lambda state: supervised.step(problem, state, ITEM)
     after, _ = jax.jit(step)(state_of(problem))
     outputs = lambda params: layers(params)[2][:, 0]
     expected = np.mean((outputs(after.params) - outputs(PARAMS)) ** 2)
@@ -239,7 +240,7 @@ def test_curvature():
         observe=("curvature",),
     )
     state = state_of(problem, {"v": np.ones(3, np.float32)})
-    observe = functools.partial(diagnostics.observe, problem, step=None)
+    observe = functools.partial(supervised.observe, problem, step=None)
     # Eigenvalues 16, 1 and 1 of the Hessian; the kernel sees 64 examples, not the last.
     assert_close(jax.jit(observe)(state), {"hessian_rank": 3.0, "ntk_rank": 2.0})
 

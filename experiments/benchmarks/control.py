@@ -14,8 +14,9 @@ import sys
 import jax
 import jax.numpy as jnp
 
-from experiments import control, launch, locomotion
 from experiments.benchmarks import timing
+from experiments.launch import launching
+from experiments.studies import control, locomotion
 from loplax import ppo
 from loplax.envs import brax
 
@@ -48,7 +49,7 @@ def program(environment: str, method: str, seeds: int):
 
         return jax.lax.scan(one, state, None, length=UPDATES)[0]
 
-    options = launch.compiler_options(jax.devices()[0])
+    options = launching.compiler_options(jax.devices()[0])
     run = jax.jit(jax.vmap(learn), compiler_options=options)
     return lambda: run(state), seeds * UPDATES * config.num_steps
 

@@ -16,15 +16,16 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments import launch, studies
 from experiments.benchmarks import timing
 from experiments.continual_imagenet import config as imagenet_configs
 from experiments.continual_imagenet import study as imagenet
 from experiments.incremental_cifar import config as cifar_configs
 from experiments.incremental_cifar import study as cifar
+from experiments.launch import launching
 from experiments.permuted_mnist import config as mnist_configs
 from experiments.permuted_mnist import study as mnist
-from loplax import train
+from experiments.studies import learning
+from loplax import supervised
 from loplax.streams import datasets
 
 STEPS = {"mlp_100": 2000, "mlp_500": 200, "mlp_2000": 20, "convnet": 10, "resnet18": 2}
@@ -59,17 +60,17 @@ def make(name: str):
 def programs(name: str, count: int = 1):
     """Compiled loops of steps: plain, and the learner's with both methods."""
     study, config = make(name)
-    steps, options = STEPS[name], launch.compiler_options(jax.devices()[0])
+    steps, options = STEPS[name], launching.compiler_options(jax.devices()[0])
     data = jax.device_put(study.data)
     made = {}
 
     def add(label, method, learn):
-        build = studies.problem(study, config, method)
+        build = learning.problem(study, config, method)
         values = study.method(config, method).hparams
         hparams = {setting: jnp.float32(value) for setting, value in values.items()}
 
         def init(key, data):
-            state = train.init(build, key, hparams, data)
+            state = supervised.init(build, key, hparams, data)
             stream, items = study.stream(data).draw(state.stream)
             take = np.arange(steps) % study.stream(data).chunk
             return state._replace(stream=stream), jax.tree.map(lambda x: x[take], items)
@@ -92,7 +93,7 @@ def programs(name: str, count: int = 1):
 
     add("plain loop", "bp", _plain(config))
     for method in ("bp", "cbp"):
-        add(method, method, lambda *args: train.learn(*args)[0])
+        add(method, method, lambda *args: supervised.learn(*args)[0])
     return made, steps
 
 

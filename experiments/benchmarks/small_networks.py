@@ -12,11 +12,13 @@ import sys
 import jax
 import jax.numpy as jnp
 
-from experiments import launch, studies
 from experiments.benchmarks import timing
+from experiments.launch import launching
 from experiments.slowly_changing_regression import config as configs
 from experiments.slowly_changing_regression import study
-from loplax import runs, train
+from experiments.studies import learning
+from loplax import supervised
+from loplax.studies import runs
 
 BLOCK = 128
 
@@ -25,17 +27,19 @@ def program(method: str, count: int, device: jax.Device):
     """Learning from one chunk in ``count`` runs, and the examples of a call."""
     config = configs.get_config()
     made = study.make(config)
-    build = studies.problem(made, config, method)
+    build = learning.problem(made, config, method)
     numbers = made.method(config, method).hparams
 
     def init(key):
         hparams = {name: jnp.float32(value) for name, value in numbers.items()}
-        return train.init(build, key, hparams)
+        return supervised.init(build, key, hparams)
 
     def chunk(state):
         problem = build(state.hparams, state.key_tx, ())
         stream, items = problem.stream.draw(state.stream)
-        return train.learn(problem, state._replace(stream=stream), items, unroll=2)[0]
+        return supervised.learn(
+            problem, state._replace(stream=stream), items, unroll=2
+        )[0]
 
     block = runs.layout(count, 1, BLOCK)[1]
     many = chunk if count == 1 else lambda s: jax.lax.map(chunk, s, batch_size=block)
@@ -43,7 +47,7 @@ def program(method: str, count: int, device: jax.Device):
     state = jax.jit(init if count == 1 else jax.vmap(init))(
         keys[0] if count == 1 else keys
     )
-    options = launch.compiler_options(device)
+    options = launching.compiler_options(device)
     step = jax.jit(many, donate_argnums=0, compiler_options=options)
     box = [state]
 

@@ -12,7 +12,7 @@ Defaults are those of Dohare et al., Nature 632, 2024, and their code.
 
 import ml_collections
 
-from experiments import specs
+from experiments.methods import specs
 
 
 def get_config(preset: str = "digits") -> ml_collections.ConfigDict:

@@ -3,13 +3,14 @@
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import images, studies
-from loplax import classification, nets, problem, streams
+from experiments.studies import images, learning
+from loplax import nets, streams, supervised
 from loplax.optim import checks
 from loplax.streams import datasets
+from loplax.supervised import losses
 
 
-def make(config, data_dir: str | None = None) -> studies.Study:
+def make(config, data_dir: str | None = None) -> learning.Study:
     """The study of a configuration.
 
     Args:
@@ -34,7 +35,7 @@ def make(config, data_dir: str | None = None) -> studies.Study:
 
     hidden, output = _initializers(config)
 
-    def network(options) -> problem.Network:
+    def network(options) -> supervised.Network:
         options = {"activation": config.activation, **options}
         options["kernel_init"] = hidden if config.initialization == "pytorch" else None
         example = jnp.zeros((1, *data[0].shape[2:]))
@@ -44,26 +45,26 @@ def make(config, data_dir: str | None = None) -> studies.Study:
         else:
             sizes = {"filters": config.filters, "hidden": config.hidden}
             sizes = {
-                name: studies.widths(size, options["activation"])
+                name: learning.widths(size, options["activation"])
                 for name, size in sizes.items()
             }
             options |= {"patches": images.patches(config)}
             net, view = nets.ConvNet(2, **sizes, **options), lambda x: x
-        return problem.stateless(
+        return supervised.stateless(
             lambda key: net.init(key, view(example))["params"],
             lambda params, x: net.apply({"params": params}, view(x)),
         )
 
-    return studies.Study(
+    return learning.Study(
         stream=stream,
         network=network,
-        loss=classification.cross_entropy,
+        loss=losses.cross_entropy,
         initializer=hidden,
         output_initializer=output,
         bins=config.tasks,
         chunks=config.epochs,
         batch=config.batch,
-        measures={"accuracy": classification.accuracy},
+        measures={"accuracy": losses.accuracy},
         data=data,
         at_task="zero",
         fresh=False,  # it would learn for one epoch of many

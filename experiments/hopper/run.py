@@ -1,6 +1,6 @@
 """Runs Hopper: configuration -> learners -> sweep -> figures."""
 
-from experiments import program
+from experiments.launch import program
 
 if __name__ == "__main__":
     program.main(__file__, preset="laptop")

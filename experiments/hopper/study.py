@@ -1,5 +1,5 @@
 """Hopper: what a configuration means."""
 
-from experiments.control import make
+from experiments.studies.control import make
 
 __all__ = ["make"]

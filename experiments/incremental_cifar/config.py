@@ -13,7 +13,7 @@ Defaults are those of Dohare et al., Nature 632, 2024, and their code.
 
 import ml_collections
 
-from experiments import specs
+from experiments.methods import specs
 
 METHODS = ("bp", "head_reset", "shrink_and_perturb", "full_reset", "cbp")
 

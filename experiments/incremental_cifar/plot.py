@@ -6,8 +6,8 @@ python -m experiments.incremental_cifar.plot WORKDIR
 import numpy as np
 import xarray
 
-from experiments import figures
-from loplax import results
+from experiments.figures import figures
+from loplax.studies import results
 
 
 def step_ends(dataset: xarray.Dataset, config: dict) -> xarray.Dataset:

@@ -3,13 +3,14 @@
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import images, studies
-from loplax import classification, nets, problem, streams
+from experiments.studies import images, learning
+from loplax import nets, streams, supervised
 from loplax.optim import checks
 from loplax.streams import datasets
+from loplax.supervised import losses
 
 
-def make(config, data_dir: str | None = None) -> studies.Study:
+def make(config, data_dir: str | None = None) -> learning.Study:
     """The study of a configuration.
 
     Args:
@@ -28,7 +29,7 @@ def make(config, data_dir: str | None = None) -> studies.Study:
     for epoch in config.milestones:
         checks.whole("milestones", epoch, 1)
     data = _by_class(config, data_dir)
-    steps = studies.whole("classes", config.classes, "increment", config.increment)
+    steps = learning.whole("classes", config.classes, "increment", config.increment)
     net = nets.ResNet18(config.classes, config.width, patches=images.patches(config))
     example = jnp.zeros((1, *data[0].shape[2:-1], 3))
 
@@ -60,23 +61,23 @@ def make(config, data_dir: str | None = None) -> studies.Study:
     def predict(params, stats, x):
         return net.apply({"params": params, "batch_stats": stats}, x)
 
-    def network(options) -> problem.Network:
+    def network(options) -> supervised.Network:
         if options:
             raise ValueError(f"ResNet-18 has no options {dict(options)}.")
-        return problem.Network(init, lambda *args: forward(*args)[0], predict)
+        return supervised.Network(init, lambda *args: forward(*args)[0], predict)
 
     chunk = stream(data).chunk
     reference = config.reading == "reference"
-    return studies.Study(
+    return learning.Study(
         stream=stream,
         network=network,
-        loss=classification.masked(classification.cross_entropy),
+        loss=losses.masked(losses.cross_entropy),
         initializer=nets.kaiming_normal("relu"),
         output_initializer=nets.kaiming_normal("linear"),
         bins=steps * (steps + 1) // 2,
         chunks=config.epochs,
         batch=config.batch,
-        measures={"accuracy": classification.masked(classification.accuracy)},
+        measures={"accuracy": losses.masked(losses.accuracy)},
         data=data,
         maintained=nets.resnet18_reference_units(config.width) if reference else None,
         forward=forward if reference else None,

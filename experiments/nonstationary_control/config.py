@@ -12,7 +12,7 @@ step size, and time limits that are no ends.
 
 import ml_collections
 
-from experiments import specs
+from experiments.methods import specs
 
 
 def get_config(preset: str = "laptop") -> ml_collections.ConfigDict:

@@ -3,7 +3,7 @@
 python -m experiments.nonstationary_control.plot WORKDIR
 """
 
-from experiments import figures
+from experiments.figures import figures
 
 FIGURE = figures.Figure(
     "return",

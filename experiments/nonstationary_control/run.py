@@ -1,6 +1,6 @@
 """Runs control problems that change: configuration -> learners -> sweep -> figures."""
 
-from experiments import program
+from experiments.launch import program
 
 if __name__ == "__main__":
     program.main(__file__, preset="laptop")

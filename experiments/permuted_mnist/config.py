@@ -13,7 +13,7 @@ Defaults are those of Dohare et al., Nature 632, 2024, and their code.
 
 import ml_collections
 
-from experiments import specs
+from experiments.methods import specs
 
 METHODS = ("bp", "cbp", "l2", "shrink_and_perturb")
 

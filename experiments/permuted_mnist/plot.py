@@ -3,7 +3,7 @@
 python -m experiments.permuted_mnist.plot WORKDIR
 """
 
-from experiments import figures
+from experiments.figures import figures
 
 FIGURE = figures.Figure(
     "accuracy", "online accuracy", "Online permuted images", higher_is_better=True

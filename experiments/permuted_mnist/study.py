@@ -2,12 +2,13 @@
 
 import jax.numpy as jnp
 
-from experiments import studies
-from loplax import classification, nets, problem, streams
+from experiments.studies import learning
+from loplax import nets, streams, supervised
 from loplax.streams import datasets
+from loplax.supervised import losses
 
 
-def make(config, data_dir: str | None = None) -> studies.Study:
+def make(config, data_dir: str | None = None) -> learning.Study:
     """The study of a configuration.
 
     Args:
@@ -37,24 +38,24 @@ def make(config, data_dir: str | None = None) -> studies.Study:
             probe=config.probe,
         )
 
-    def network(options) -> problem.Network:
+    def network(options) -> supervised.Network:
         options = {"activation": config.activation, **options}
-        hidden = studies.widths(config.hidden, options["activation"])
+        hidden = learning.widths(config.hidden, options["activation"])
         hidden = () if options.pop("linear", False) else hidden
         net = nets.MLP(hidden, found.num_classes, **options)
         example = jnp.zeros(pixels)
-        return problem.stateless(
+        return supervised.stateless(
             lambda key: net.init(key, example)["params"],
             lambda params, x: net.apply({"params": params}, x),
         )
 
-    return studies.Study(
+    return learning.Study(
         stream=stream,
         network=network,
-        loss=classification.cross_entropy,
+        loss=losses.cross_entropy,
         initializer=nets.kaiming_uniform(config.activation),
         bins=config.tasks,
         chunks=config.period // stream(data).chunk,
-        measures={"accuracy": classification.accuracy},
+        measures={"accuracy": losses.accuracy},
         data=data,
     )

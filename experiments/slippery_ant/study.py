@@ -1,5 +1,5 @@
 """Slippery Ant: what a configuration means."""
 
-from experiments.control import make
+from experiments.studies.control import make
 
 __all__ = ["make"]

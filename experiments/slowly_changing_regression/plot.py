@@ -3,7 +3,7 @@
 python -m experiments.slowly_changing_regression.plot WORKDIR
 """
 
-from experiments import figures
+from experiments.figures import figures
 
 FIGURE = figures.Figure("loss", "squared error, online", "Slowly-changing regression")
 

@@ -1,6 +1,6 @@
 """Runs slowly-changing regression: configuration -> learners -> sweep -> figure."""
 
-from experiments import program
+from experiments.launch import program
 
 if __name__ == "__main__":
     program.main(__file__, preset="paper")

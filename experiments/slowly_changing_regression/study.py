@@ -3,11 +3,11 @@
 import jax
 import jax.numpy as jnp
 
-from experiments import studies
-from loplax import nets, problem, streams
+from experiments.studies import learning
+from loplax import nets, streams, supervised
 
 
-def make(config, data_dir: str | None = None) -> studies.Study:
+def make(config, data_dir: str | None = None) -> learning.Study:
     """The study of a configuration.
 
     Args:
@@ -22,25 +22,25 @@ def make(config, data_dir: str | None = None) -> studies.Study:
     """
     del data_dir
     stream = streams.slowly_changing_regression(**config.stream)
-    bins = studies.whole("examples", config.examples, "bin", config.bin)
+    bins = learning.whole("examples", config.examples, "bin", config.bin)
     if config.bin % stream.chunk:
         raise ValueError(
             f"bin ({config.bin}) must be a multiple of the {stream.chunk} "
             f"examples drawn at once (period is {config.stream.period})."
         )
 
-    def network(options) -> problem.Network:
+    def network(options) -> supervised.Network:
         options = {"activation": config.activation, **options}
-        hidden = studies.widths(config.hidden, options["activation"])
+        hidden = learning.widths(config.hidden, options["activation"])
         hidden = () if options.pop("linear", False) else hidden
         net = nets.MLP(hidden, 1, small=True, **options)
         example = jnp.zeros(config.stream.inputs)
-        return problem.stateless(
+        return supervised.stateless(
             lambda key: net.init(key, example)["params"],
             lambda params, x: net.apply({"params": params}, x)[..., 0],
         )
 
-    return studies.Study(
+    return learning.Study(
         stream=lambda data: stream,
         network=network,
         loss=_squared_error,

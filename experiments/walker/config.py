@@ -13,7 +13,7 @@ It needs brax: ``pip install -e ".[brax]"``.
 
 import ml_collections
 
-from experiments import locomotion
+from experiments.studies import locomotion
 
 
 def get_config(preset: str = "laptop") -> ml_collections.ConfigDict:

@@ -3,7 +3,7 @@
 python -m experiments.walker.plot WORKDIR
 """
 
-from experiments import figures
+from experiments.figures import figures
 
 FIGURE = figures.Figure(
     "return",

@@ -1,5 +1,5 @@
 """Walker2d: what a configuration means."""
 
-from experiments.control import make
+from experiments.studies.control import make
 
 __all__ = ["make"]

@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 import jax
 import optax
 
-from loplax import policies, units
+from loplax import units
 from loplax.optim import checks
+from loplax.ppo import policies
 
 
 class Part(NamedTuple):

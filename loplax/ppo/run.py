@@ -95,7 +95,8 @@ def segment(
 
     Example:
       >>> import optax
-      >>> from loplax import envs, nets, optim, policies, ppo, units
+      >>> from loplax import envs, nets, optim, ppo, units
+      >>> from loplax.ppo import policies
       >>> env, env_params = envs.make("CartPole-v1")
       >>> policy = policies.over(env.action_space(env_params))
       >>> net = nets.ActorCritic((8,), policy.actions, policy.continuous)

@@ -61,7 +61,7 @@ def incremental_classes(
       The stream; inputs are float32 ``[batch, height, width, 3]``, standardised with
       the channels' mean and deviation of CIFAR-100; targets are pairs: labels int32
       ``[batch]`` and the classes seen so far, bool ``[classes]``. See
-      `loplax.classification.masked`.
+      `loplax.supervised.losses.masked`.
 
     Raises:
       ValueError: if sizes do not divide one another, or the sets have different

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import launch
+from experiments.launch import launching
 from loplax.streams import datasets
 
 
@@ -28,7 +28,7 @@ def changed():
 
 def _launched(workdir, name, config, overwrite=False):
     study = importlib.import_module(f"experiments.{name}.study").make(config)
-    return launch.run(workdir, config, jax.devices()[:1], study, overwrite=overwrite)
+    return launching.run(workdir, config, jax.devices()[:1], study, overwrite=overwrite)
 
 
 @pytest.fixture(scope="session")

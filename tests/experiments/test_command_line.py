@@ -9,8 +9,8 @@ import sys
 import pytest
 import xarray
 
-from experiments import command_line
-from loplax import results
+from experiments.launch import command_line
+from loplax.studies import results
 
 ROOT = pathlib.Path(__file__).parents[2]
 NAME = "experiments.slowly_changing_regression"
@@ -104,7 +104,7 @@ def test_platforms_that_are_not_there_are_refused():
         "for platform in ('gpu', 'tpu'):\n"
         "    try:\n"
         "        with command_line.clear_errors():\n"
-        "            launch.devices(platform)\n"
+        "            launching.devices(platform)\n"
         "    except SystemExit as ended:\n"
         "        print(ended)\n"
     )

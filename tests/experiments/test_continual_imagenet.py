@@ -6,9 +6,10 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import figures, launch
 from experiments.continual_imagenet import config as configs
 from experiments.continual_imagenet import plot, study
+from experiments.figures import figures
+from experiments.launch import launching
 from loplax.streams import datasets
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
@@ -89,7 +90,7 @@ def test_a_small_study_from_end_to_end(tiny, launched, tmp_path):
     tenths = 10 * found["test_accuracy"].values
     np.testing.assert_allclose(tenths, np.round(tenths), atol=1e-4)
     shown = plot.FIGURE
-    assert "first 80 examples" in launch.table(found, shown.metric, shown.every)
+    assert "first 80 examples" in launching.table(found, shown.metric, shown.every)
     for path in figures.draw(str(tmp_path), plot.FIGURE):
         assert pathlib.Path(path).stat().st_size
 

@@ -17,10 +17,13 @@ import numpy as np
 import pytest
 import xarray
 
-from experiments import control, launch, program, specs
+from experiments.launch import launching, program
+from experiments.methods import specs
 from experiments.nonstationary_control import config as configs
 from experiments.nonstationary_control import plot
-from loplax import checkpoints, ppo, results, runs
+from experiments.studies import control
+from loplax import ppo
+from loplax.studies import checkpoints, results, runs
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 NAME = "nonstationary_control"
@@ -356,8 +359,8 @@ def test_figures_and_table_count_environment_steps(
     flags = {"WORKDIR": folder, "OVERWRITE": False, "DATA_DIR": None}
     for name, value in flags.items():
         monkeypatch.setattr(program, name, types.SimpleNamespace(value=value))
-    monkeypatch.setattr(launch, "devices", lambda platform: jax.devices()[:1])
-    monkeypatch.setattr(launch, "run", lambda *_, **__: whole[1])
+    monkeypatch.setattr(launching, "devices", lambda platform: jax.devices()[:1])
+    monkeypatch.setattr(launching, "run", lambda *_, **__: whole[1])
     program._run(["run"], tiny(), NAME)
     head, *lines = capsys.readouterr().out.splitlines()
     assert "first 192 environment steps" in head and "last 192" in head  # 3 bins
@@ -413,4 +416,4 @@ if __name__ == "__main__":
     config = small_config()
     config.methods, config.sweep.replacement_rate = ("linear",), ()
     made = control.make(config)
-    launch.run(sys.argv[1], config, jax.devices(), made, overwrite=False)
+    launching.run(sys.argv[1], config, jax.devices(), made, overwrite=False)

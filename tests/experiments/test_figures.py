@@ -6,9 +6,9 @@ import sys
 import numpy as np
 import pytest
 
-from experiments import figures
+from experiments.figures import figures
 from experiments.slowly_changing_regression import plot
-from loplax import plots, results
+from loplax.studies import plots, results
 
 
 def assert_png(path):

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import film, locomotion, skeletons
+from experiments.film import filming, skeletons
+from experiments.studies import locomotion
 
 QUARTER = np.sqrt([0.5, 0, 0.5, 0])  # turn about y: z becomes x, x becomes -z
 ROOT = pathlib.Path(__file__).parents[2]
@@ -146,7 +147,7 @@ def test_an_agent_is_trained_and_filmed(tmp_path, quick_compile):
     with config.unlocked():
         config.hidden, config.learning_rate = (4,), 0.1
     workdir = tmp_path / "new" / "film"
-    after, before = film.film(config, "bp", workdir, seconds=0.1)
+    after, before = filming.film(config, "bp", workdir, seconds=0.1)
     assert sorted(path.name for path in workdir.iterdir()) == ["film.gif", "strip.png"]
     for name in ("film.gif", "strip.png"):
         assert np.ptp(image((workdir / name).read_bytes())) > 100
@@ -164,13 +165,13 @@ def test_a_film_has_a_length(tmp_path, seconds):
     pytest.importorskip("brax")
     config = locomotion.get_config("smoke", "inverted_pendulum")
     with pytest.raises(ValueError, match="seconds must be positive"):
-        film.film(config, "bp", tmp_path / "film", seconds)
+        filming.film(config, "bp", tmp_path / "film", seconds)
     assert not (tmp_path / "film").exists()
 
 
 def test_a_study_without_an_environment_is_refused(tmp_path):
     with pytest.raises(ValueError, match="only brax's robots.* got None"):
-        film.film(ml_collections.ConfigDict(), "bp", tmp_path)
+        filming.film(ml_collections.ConfigDict(), "bp", tmp_path)
 
 
 def test_the_program_refuses_environments_of_gymnax_in_one_line(tmp_path):

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import images
+from experiments.studies import images
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import xarray
 
-from experiments import figures, studies
+from experiments.figures import figures
 from experiments.incremental_cifar import config as configs
 from experiments.incremental_cifar import plot, study
+from experiments.studies import learning
 from loplax.streams import datasets
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
@@ -102,7 +103,7 @@ def test_steps_end_with_their_best_weights_if_wanted(tiny):
         config = tiny(early_stopping=early_stopping)
         made = study.make(config)
         values = {"learning_rate": 0.1, "momentum": 0.9, "weight_decay": 0.0}
-        build = studies.problem(made, config, "bp")
+        build = learning.problem(made, config, "bp")
         problem = build(values, jax.random.key(0), made.data)
         assert (problem.keeper is not None) == early_stopping
 

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
-from experiments import studies
 from experiments.incremental_cifar import config as configs
 from experiments.incremental_cifar import study
-from loplax import nets, train
+from experiments.studies import learning
+from loplax import nets, supervised
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
@@ -221,14 +221,14 @@ def started(begun, reading):
     """The same with continual backprop, and what takes a step."""
     config, made = configured(reading)
     numbers = made.method(config, "cbp").hparams
-    build = studies.problem(made, config, "cbp")
+    build = learning.problem(made, config, "cbp")
     problem = build(numbers, begun.key_tx, made.data)
     stream, items = problem.stream.draw(begun.stream)
     return types.SimpleNamespace(
         state=begun._replace(stream=stream, opt=problem.tx.init(begun.params)),
         items=items,
         example=problem.stream.example,
-        step=jax.jit(lambda state, item: train.step(problem, state, item)[0]),
+        step=jax.jit(lambda state, item: supervised.step(problem, state, item)[0]),
     )
 
 

@@ -6,8 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import launch
-from loplax import results
+from experiments.launch import launching
+from loplax.studies import results
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 NAME = "slowly_changing_regression"
@@ -37,16 +37,16 @@ def test_overwriting_starts_another_study(finished, small, launched, tmp_path):
 
 def test_how_a_study_runs_is_no_part_of_what_it_computes(small):
     how = {"max_runs": 5, "runs_per_block": 2, "unroll": 3, "checkpoint_seconds": 1.0}
-    fields = launch.scientific(small(platform="cpu", **how))
-    assert fields == launch.scientific(small())
+    fields = launching.scientific(small(platform="cpu", **how))
+    assert fields == launching.scientific(small())
     one_word = small(methods=("bp,linear",), observe=("weights,features",))
-    assert fields == launch.scientific(one_word)
-    assert fields != launch.scientific(small(stream__beta=0.6))
+    assert fields == launching.scientific(one_word)
+    assert fields != launching.scientific(small(stream__beta=0.6))
 
 
 def test_table_has_first_and_last_bin(finished):
     dataset = results.load(finished[0])
-    lines = launch.table(dataset, "loss").splitlines()
+    lines = launching.table(dataset, "loss").splitlines()
     assert "first 20 examples" in lines[0] and "last 20" in lines[0]
     assert "learning_rate" in lines[0]
     assert [line.split()[0] for line in lines[1:]] == ["bp", "bp", "linear", "linear"]
@@ -61,7 +61,7 @@ def test_table_of_what_has_no_value_yet(finished):
     dataset = results.load(finished[0])
     dataset["late"] = dataset["loss"].where(dataset["bin"] > 0)
     dataset["bins_sound"].values[0, 0, 0], dataset["diverged"].values[0, 0, 0] = 2, True
-    lines = launch.table(dataset, "late").splitlines()
+    lines = launching.table(dataset, "late").splitlines()
     assert len(lines) == 5
     assert all(" - " in line for line in lines[1:])
     assert "nan" not in "".join(lines)
@@ -70,14 +70,14 @@ def test_table_of_what_has_no_value_yet(finished):
 
 def test_table_of_one_bin(finished):
     dataset = results.load(finished[0]).isel(bin=[0], setting=[0])
-    lines = launch.table(dataset.drop_vars("learning_rate"), "loss").splitlines()
+    lines = launching.table(dataset.drop_vars("learning_rate"), "loss").splitlines()
     assert len(lines) == 3
     assert "first 20 examples" in lines[0] and "last" not in lines[0]
 
 
 def test_table_of_several_bins_at_a_time(finished):
     dataset = results.load(finished[0])
-    lines = launch.table(dataset, "loss", every=2).splitlines()
+    lines = launching.table(dataset, "loss", every=2).splitlines()
     assert "first 40 examples" in lines[0] and "last 40" in lines[0]
     for bins in (slice(0, 2), slice(2, 4)):
         mean = dataset["loss"][0, 0, :, bins].mean().item()
@@ -86,11 +86,11 @@ def test_table_of_several_bins_at_a_time(finished):
 
 def test_unknown_platforms_are_refused():
     with pytest.raises(ValueError, match="platform.*'gpx'"):
-        launch.devices("gpx")
+        launching.devices("gpx")
 
 
 def test_the_compiler_takes_its_options():
-    options = launch.compiler_options(jax.devices("cpu")[0])
+    options = launching.compiler_options(jax.devices("cpu")[0])
     assert jax.jit(lambda x: x + 1, compiler_options=options)(1.0) == 2.0
 
 

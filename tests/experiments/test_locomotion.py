@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import control, locomotion
 from experiments.slippery_ant import config as slippery
+from experiments.studies import control, locomotion
 from loplax import envs
 
 pytestmark = pytest.mark.usefixtures("quick_compile")

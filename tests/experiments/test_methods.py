@@ -9,9 +9,9 @@ import numpy as np
 import optax
 import pytest
 
-from experiments import methods, specs
+from experiments.methods import making, specs
 from experiments.permuted_mnist import config as configs
-from loplax import nets, optim, problem, units
+from loplax import nets, optim, supervised, units
 from loplax.nets import input_normalization
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
@@ -102,7 +102,7 @@ def apply(params, x):
     return jax.nn.leaky_relu(x @ params["w"] + params["b"], 0.1) @ params["v"]
 
 
-NETWORK = problem.stateless(init, apply)
+NETWORK = supervised.stateless(init, apply)
 GROUPS = units.find(apply, jax.eval_shape(init), jnp.zeros(3))
 
 
@@ -126,12 +126,12 @@ def made(values, name, optimizer="sgd", **changes):
         "static": STATIC.get(name, {}),
     }
     options |= changes
-    return methods.make(values, KEY, name=name, optimizer=optimizer, **options)
+    return making.make(values, KEY, name=name, optimizer=optimizer, **options)
 
 
 def learn(name, values, optimizer="sgd", **static):
     """The weights after some steps."""
-    network = methods.around(NETWORK, name, values, (3,))
+    network = making.around(NETWORK, name, values, (3,))
     tx = made(values, name, optimizer, static=static or STATIC.get(name, {}))
     tapped = units.tap(network.apply, has_aux=True)
 
@@ -382,11 +382,11 @@ def test_defaults_are_in_range(optimizer):
     config = configs.get_config("paper")
     config.optimizer = optimizer
     for name in specs.SPECS:
-        static = methods.static(config, name, 8)
-        values = methods.values(config, name)
+        static = making.static(config, name, 8)
+        values = making.values(config, name)
         options = {"groups": GROUPS, "initializer": INITIALIZER, "static": static}
-        methods.make(values, KEY, name=name, optimizer=optimizer, **options)
-        methods.around(NETWORK, name, values, (3,))
+        making.make(values, KEY, name=name, optimizer=optimizer, **options)
+        making.around(NETWORK, name, values, (3,))
 
 
 TOO_HIGH = {
@@ -423,7 +423,7 @@ def test_bad_numbers_of_networks_are_refused_by_name():
     for name in ("input_normalization", "plasticity_injection"):
         (setting,) = OWN[name]
         with pytest.raises(ValueError, match=rf"\b{setting}\b"):
-            methods.around(NETWORK, name, {setting: -1.0}, (3,))
+            making.around(NETWORK, name, {setting: -1.0}, (3,))
 
 
 def test_unknown_names_are_refused():
@@ -437,13 +437,13 @@ def test_values_are_those_of_the_optimizer_and_the_method():
     config.learning_rate, config.optimizer = 0.5, "momentum"
     config.momentum.weight_decay, config.l2.weight_decay = 0.25, 0.125
     plain = {"learning_rate": 0.5, "momentum": 0.9, "weight_decay": 0.25}
-    assert methods.values(config, "bp") == plain
-    assert methods.values(config, "l2") == plain | {"weight_decay": 0.125}
-    assert methods.values(config, "cbp") == plain | specs.SPECS["cbp"].settings | {
+    assert making.values(config, "bp") == plain
+    assert making.values(config, "l2") == plain | {"weight_decay": 0.125}
+    assert making.values(config, "cbp") == plain | specs.SPECS["cbp"].settings | {
         "replacement_rate": 1e-5
     }
     for name in ("adamw", "upgd"):  # optimisers of their own
-        assert methods.values(config, name) == specs.SPECS[name].settings
+        assert making.values(config, name) == specs.SPECS[name].settings
 
 
 @pytest.mark.parametrize(
@@ -471,7 +471,7 @@ def test_settings_that_are_no_numbers():
     config = configs.get_config("paper")
     config.cbp.utility = "weight"
     config.cbp.replacement_rate = 1e-5
-    found = methods.static(config, "cbp", 2000)
+    found = making.static(config, "cbp", 2000)
     assert found == {
         "utility": "weight",
         "budget": "eligible",
@@ -479,18 +479,18 @@ def test_settings_that_are_no_numbers():
         "max_replacements": 1,
     }
     config.sweep.replacement_rate = (0.0, 0.25)
-    assert methods.static(config, "cbp", 10)["max_replacements"] == 3
+    assert making.static(config, "cbp", 10)["max_replacements"] == 3
     config.weight_resets.utility = "magnitude"
     config.weight_resets.decay_rate = 0.5
     choices = {"utility": "magnitude", "pruning": "proportional", "decay_rate": 0.5}
-    assert methods.static(config, "weight_resets", 10) == choices
-    assert methods.static(config, "redo", 10) == {"reset_inner": True}
-    assert methods.static(config, "regrama", 10) == {}
+    assert making.static(config, "weight_resets", 10) == choices
+    assert making.static(config, "redo", 10) == {"reset_inner": True}
+    assert making.static(config, "regrama", 10) == {}
 
 
 def test_inputs_are_normalised_before_the_network():
     """Statistics grow while it learns and rest while it is evaluated."""
-    around = methods.around(NETWORK, "input_normalization", {"decay_rate": 0.9}, (3,))
+    around = making.around(NETWORK, "input_normalization", {"decay_rate": 0.9}, (3,))
     params, stats = around.init(jax.random.key(0))
     seen = input_normalization.init((3,))
     for seed in range(3):
@@ -508,11 +508,11 @@ def test_inputs_are_normalised_before_the_network():
 def test_statistics_of_units_restart_behind_the_normalised_inputs():
     restart = lambda stats, replaced: stats + replaced
     network = NETWORK._replace(init=lambda key: (init(), 1.0), restart=restart)
-    around = methods.around(network, "input_normalization", {"decay_rate": 0.9}, (3,))
+    around = making.around(network, "input_normalization", {"decay_rate": 0.9}, (3,))
     _, (seen, stats) = around.init(jax.random.key(0))
     assert around.restart((seen, stats), 2.0) == (seen, 3.0)
 
 
 def test_most_methods_leave_the_network_alone():
     for name in specs.SPECS.keys() - {"input_normalization", "plasticity_injection"}:
-        assert methods.around(NETWORK, name, first(name), (3,)) is NETWORK
+        assert making.around(NETWORK, name, first(name), (3,)) is NETWORK

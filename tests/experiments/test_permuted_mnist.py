@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import xarray
 
-from experiments import launch
+from experiments.launch import launching
 from experiments.permuted_mnist import config as configs
 from experiments.permuted_mnist import study
-from loplax import checkpoints, results, runs
+from loplax.studies import checkpoints, results, runs
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 NAME = "permuted_mnist"
@@ -187,4 +187,6 @@ def test_bad_input_is_refused_before_anything_is_written(
 if __name__ == "__main__":
     print(len(jax.devices()), "devices")
     config = small_config()
-    launch.run(sys.argv[1], config, jax.devices(), study.make(config), overwrite=False)
+    launching.run(
+        sys.argv[1], config, jax.devices(), study.make(config), overwrite=False
+    )

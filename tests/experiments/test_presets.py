@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from experiments import studies
+from experiments.studies import learning
 from loplax import envs
 
 pytestmark = pytest.mark.usefixtures("quick_compile", "black_images")
@@ -69,7 +69,7 @@ def test_presets_can_be_run_and_are_not_changed_by_it(name, preset, monkeypatch)
     assert number * bins == study.bins
     methods = [study.method(config, method) for method in config.methods]
     assert json.loads(config.to_json()) == before
-    supervised = isinstance(study, studies.Study)
+    supervised = isinstance(study, learning.Study)
     # Where the output layer is zeroed there is no plasticity injection.
     if supervised and study.at_task != "zero":
         items = study.bins * study.chunks * study.stream(study.data).chunk

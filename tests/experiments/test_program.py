@@ -6,8 +6,8 @@ import types
 import jax
 import pytest
 
-from experiments import launch, program
 from experiments.ant import config as ant
+from experiments.launch import launching, program
 
 NAME = "slowly_changing_regression"
 
@@ -20,7 +20,7 @@ def message(monkeypatch):
         values = {"WORKDIR": workdir, "OVERWRITE": overwrite, "DATA_DIR": None}
         for name, value in values.items():
             monkeypatch.setattr(program, name, types.SimpleNamespace(value=value))
-        monkeypatch.setattr(launch, "devices", lambda platform: jax.devices()[:1])
+        monkeypatch.setattr(launching, "devices", lambda platform: jax.devices()[:1])
         with pytest.raises(SystemExit) as caught:
             program._run(["run"], config, experiment)
         return caught.value.code

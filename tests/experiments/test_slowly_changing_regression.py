@@ -5,10 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import launch, studies
+from experiments.launch import launching
 from experiments.slowly_changing_regression import config as configs
 from experiments.slowly_changing_regression import study
-from loplax import train
+from experiments.studies import learning
+from loplax import supervised
 
 NAME = "slowly_changing_regression"
 LINEAR = 0.88  # published squared error of a linear model, at any time
@@ -66,25 +67,25 @@ def effect(changed):
     """
     config = changed(configs.get_config("laptop"), bin=100_000)
     made = study.make(config)
-    build = studies.problem(made, config, "cbp")
+    build = learning.problem(made, config, "cbp")
     numbers = made.method(config, "cbp").hparams
 
     def run(key, rate):
         hparams = numbers | {"replacement_rate": rate}
-        state = train.init(build, key, hparams)
+        state = supervised.init(build, key, hparams)
         problem = build(hparams, state.key_tx, ())
 
         def learn(state, _):
             stream, items = problem.stream.draw(state.stream)
             state = state._replace(stream=stream)
-            state, found = train.learn(problem, state, items)
+            state, found = supervised.learn(problem, state, items)
             return state, found["loss"].mean()
 
         return jax.lax.scan(learn, state, None, 50)[1]
 
     keys = jnp.tile(jax.random.split(jax.random.key(0), 32), 2)
     rates = jnp.repeat(jnp.array([0.0, numbers["replacement_rate"]]), 32)
-    options = launch.compiler_options(jax.devices()[0])
+    options = launching.compiler_options(jax.devices()[0])
     losses = jax.jit(jax.vmap(run), compiler_options=options)(keys, rates)
     means = np.mean(np.asarray(losses).reshape(2, 32, 5, 10), axis=(1, 3))
     return dict(zip(("bp", "cbp"), means, strict=True))

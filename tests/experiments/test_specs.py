@@ -4,7 +4,7 @@ import itertools
 
 import ml_collections
 
-from experiments import specs
+from experiments.methods import specs
 
 
 def configured():

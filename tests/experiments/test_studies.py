@@ -10,12 +10,13 @@ import optax
 import pytest
 from jax.extend import core
 
-from experiments import methods, specs, studies
+from experiments.methods import making, specs
 from experiments.permuted_mnist import config as images_configs
 from experiments.permuted_mnist import study as images
 from experiments.slowly_changing_regression import config as configs
 from experiments.slowly_changing_regression import study as regression
-from loplax import diagnostics, nets, train
+from experiments.studies import learning
+from loplax import nets, supervised
 from loplax.optim import paths
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
@@ -29,21 +30,21 @@ def quick(changed):
 
 
 def test_whole_parts():
-    assert studies.whole("tasks", 12, "bin", 4) == 3
+    assert learning.whole("tasks", 12, "bin", 4) == 3
     for number, part in ((12, 5), (0, 4), (-12, 4), (12, 0), (12, -4)):
         with pytest.raises(ValueError, match=rf"tasks \({number}\).*bin \({part}\)"):
-            studies.whole("tasks", number, "bin", part)
+            learning.whole("tasks", number, "bin", part)
 
 
 def test_names_in_one_word_are_separated():
-    assert studies.words(("bp,cbp", "linear")) == ("bp", "cbp", "linear")
-    assert studies.words(()) == ()
+    assert learning.words(("bp,cbp", "linear")) == ("bp", "cbp", "linear")
+    assert learning.words(()) == ()
 
 
 def test_widths_of_layers_with_two_outputs_a_unit():
-    assert studies.widths((5, 64, 1), "relu") == (5, 64, 1)
-    assert studies.widths((5, 64, 1), "crelu") == (2, 32, 1)
-    assert studies.widths((0, -1), "crelu") == (0, -1)  # for the network to refuse
+    assert learning.widths((5, 64, 1), "relu") == (5, 64, 1)
+    assert learning.widths((5, 64, 1), "crelu") == (2, 32, 1)
+    assert learning.widths((0, -1), "crelu") == (0, -1)  # for the network to refuse
 
 
 @pytest.mark.parametrize("bins", [1, 3, 7, 10, 50, 800])
@@ -51,7 +52,7 @@ def test_segments_divide_a_run(quick, bins):
     study = regression.make(quick(examples=20 * bins))
     number, per_segment = study.segments
     assert number * per_segment == study.bins == bins
-    assert 1 <= per_segment <= studies.BINS_PER_SEGMENT
+    assert 1 <= per_segment <= learning.BINS_PER_SEGMENT
     assert study.steps_per_bin == 20
 
 
@@ -62,18 +63,18 @@ def one_chunk(study, build):
     """``(key, hparams) -> (state, state after a chunk, measures)``."""
 
     def run(key, hparams):
-        state = train.init(build, key, hparams, study.data)
+        state = supervised.init(build, key, hparams, study.data)
         problem = build(hparams, state.key_tx, study.data)
         stream, items = problem.stream.draw(state.stream)
         state = state._replace(stream=stream)
-        return state, *train.learn(problem, state, items)
+        return state, *supervised.learn(problem, state, items)
 
     return run
 
 
 def assert_learns_in_shape(study, config, name):
     """A chunk keeps the types of the state, so that it can be looped over."""
-    build = studies.problem(study, config, name)
+    build = learning.problem(study, config, name)
     numbers = study.method(config, name).hparams
     hparams = dict.fromkeys(numbers, jax.ShapeDtypeStruct((), jnp.float32))
     before, after, found = jax.eval_shape(
@@ -131,7 +132,7 @@ def test_the_host_would_be_seen():
 @pytest.mark.parametrize("name", specs.SPECS)
 def test_no_segment_waits_for_the_host(quick, name):
     """No callback and no transfer; for backprop, with all diagnostics."""
-    config = quick(observe=tuple(diagnostics.FAMILIES) if name == "bp" else ())
+    config = quick(observe=tuple(supervised.FAMILIES) if name == "bp" else ())
     study = regression.make(config)
     learner = study.method(config, name).learner
     numbers = study.method(config, name).hparams
@@ -186,7 +187,7 @@ def digits(changed):
 def started(build, study, name):
     names = ("learning_rate", "injection_step", "decay_rate", "weight_decay")
     numbers = dict.fromkeys(names, jnp.float32(1))
-    state = train.init(build, jax.random.key(0), numbers, study.data)
+    state = supervised.init(build, jax.random.key(0), numbers, study.data)
     return state, build(numbers, state.key_tx, study.data)
 
 
@@ -206,10 +207,10 @@ def test_output_weights_start_again_as_they_started(changed, experiment):
     sizes = {"weight_resets__factor": 0.999, "weight_resets__period": 1}
     config = changed(preset.get_config("smoke"), **sizes, **NETWORKS[experiment])
     study = package.make(config)
-    build = studies.problem(study, config, "weight_resets")
+    build = learning.problem(study, config, "weight_resets")
 
     def restart(key):
-        hparams = methods.values(config, "weight_resets")
+        hparams = making.values(config, "weight_resets")
         problem = build(hparams, key, study.data)
         params, _ = problem.network.init(key)
         grads = jax.tree.map(jnp.zeros_like, params)
@@ -230,7 +231,7 @@ def after_task(digits, at_task, name):
     """Parameters before a new task, after it, and those drawn with its key."""
     config, study = digits
     study = study._replace(at_task=at_task)
-    build = studies.problem(study, config, name)
+    build = learning.problem(study, config, name)
     state, problem = started(build, study, name)
     if problem.on_task is None:
         return None
@@ -270,7 +271,7 @@ def test_new_tasks(digits, at_task, name, what):
 def test_a_schedule_goes_on_when_all_else_starts_again(digits):
     config, study = digits
     study = study._replace(schedule=lambda rate: lambda count: rate * count)
-    build = studies.problem(study, config, "full_reset")
+    build = learning.problem(study, config, "full_reset")
     state, problem = started(build, study, "full_reset")
     ones = jax.tree.map(jnp.ones_like, state.params)
     for count in range(3):
@@ -286,7 +287,7 @@ def test_features_of_the_study_are_those_of_the_plain_network(digits, name):
     config, study = digits
     forward, features = (lambda *args: None), (lambda *args: None)
     study = study._replace(forward=forward, features=features)
-    build = studies.problem(study, config, name)
+    build = learning.problem(study, config, name)
     _, problem = started(build, study, name)
     assert problem.forward is (forward if name == "bp" else None)
     assert problem.features is (features if name == "bp" else None)

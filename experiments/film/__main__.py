@@ -1,0 +1,5 @@
+"""The program: ``python -m experiments.film``."""
+
+from experiments.film import filming
+
+filming.main()

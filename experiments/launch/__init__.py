@@ -1,0 +1,1 @@
+"""From a command line or a call to a study that runs."""

@@ -1,0 +1,1 @@
+"""The methods: their numbers, and the functions that build them."""

@@ -1,0 +1,1 @@
+"""From a configuration to learners: what the studies of several problems share."""

@@ -1,0 +1,1 @@
+"""Many runs: over seeds, methods and settings, resumable, with results and figures."""

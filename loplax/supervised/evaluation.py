@@ -1,0 +1,60 @@
+"""Measures of what a network gives, on items learned from or held out."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from loplax import branch
+from loplax.streams import base
+from loplax.supervised.problem import Problem, TrainState
+
+
+def measure(problem: Problem, outputs: Any, targets: Any) -> dict[str, jax.Array]:
+    """The problem's loss and other measures.
+
+    Args:
+      problem: what to learn.
+      outputs: the network's.
+      targets: what they should be.
+
+    Returns:
+      Their values by name, ``[examples]`` or scalars as the problem gives them.
+    """
+    measures = {"loss": problem.loss, **problem.measures}
+    return {name: value(outputs, targets) for name, value in measures.items()}
+
+
+def evaluate(
+    problem: Problem, state: TrainState, held_out: base.HeldOut
+) -> dict[str, jax.Array]:
+    """Measures the network on examples that it does not learn from.
+
+    Args:
+      problem: what is learned.
+      state: where the run stands.
+      held_out: the examples; a batch without weight costs nothing.
+
+    Returns:
+      Weighted means by name.
+    """
+
+    def one_batch(i, params, stats, stream):
+        x, y, weights = held_out.batch(stream, i)
+        values = measure(problem, problem.network.predict(params, stats, x), y)
+        # Where there is no weight, the loss may be infinite: of a masked class, say.
+        weigh = lambda value: jnp.sum(value * weights, where=weights > 0)
+        return jax.tree.map(weigh, values)
+
+    def add(i, carry):
+        total, number = carry
+        _, _, weights = held_out.batch(state.stream, i)
+        used = jnp.sum(weights)
+        found = branch.cond(used > 0, one_batch, None, i, *needed)
+        return jax.tree.map(jnp.add, total, found), number + used
+
+    needed = state.params, state.stats, state.stream
+    shapes = jax.eval_shape(one_batch, 0, *needed)
+    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+    total, number = jax.lax.fori_loop(0, held_out.batches, add, (zeros, 0.0))
+    return jax.tree.map(lambda x: x / number, total)

@@ -1,0 +1,231 @@
+"""Results: labelled, whole on disk, and summed up as by hand."""
+
+import errno
+import os
+
+import numpy as np
+import pytest
+import xarray
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from loplax.studies import results, statistics
+
+
+def new(num_seeds=3, num_bins=4, metrics=("loss",), **settings):
+    types = {name: np.dtype("float32") for name in metrics}
+    steps = np.arange(1.0, num_bins + 1)
+    return results.empty(["bp", "cbp"], settings, num_seeds, steps, types)
+
+
+def fill(dataset, values, method=0, first_bin=0, metric="loss"):
+    """Records ``values [seeds, bins]`` in the first setting of a method."""
+    seeds = np.arange(len(values))
+    where = (method, np.zeros_like(seeds), seeds)
+    results.record(dataset, where, first_bin, {metric: np.asarray(values)})
+
+
+@given(st.lists(st.floats(width=32), min_size=6, max_size=6), st.integers(0, 2))
+def test_what_was_recorded_is_loaded(tmp_path_factory, values, first_bin):
+    """Any number, and nothing beside the cells that were meant."""
+    folder = tmp_path_factory.mktemp("any")
+    dataset = new(size=[0.1, 0.2])
+    values = np.array(values, np.float32).reshape(3, 2)
+    fill(dataset, values, method=1, first_bin=first_bin)
+    results.write(dataset, folder)
+    found = results.load(folder)
+    xarray.testing.assert_identical(
+        found.drop_vars("method"), dataset.drop_vars("method")
+    )
+    cells = found["loss"][1, 0, :, first_bin : first_bin + 2]
+    np.testing.assert_array_equal(cells, values)
+    assert found["loss"].notnull().sum() == np.sum(~np.isnan(values))
+    assert found["bins_done"].values.sum() == 3 * (first_bin + 2)
+    expected = ~np.isfinite(values).all(axis=1)
+    np.testing.assert_array_equal(found["diverged"][1, 0], expected)
+    assert found["diverged"].sum() == expected.sum()
+
+
+def test_a_rewritten_file_has_the_same_bytes(tmp_path):
+    """Also when its contents come from the file itself."""
+    dataset = new(size=[0.1, 0.2])
+    fill(dataset, np.ones([3, 4]))
+    results.write(dataset, tmp_path)
+    written = (tmp_path / "results.nc").read_bytes()
+    again = new(size=[0.1, 0.2])
+    results.take_up(again, tmp_path)
+    results.write(again, tmp_path)
+    assert (tmp_path / "results.nc").read_bytes() == written
+
+
+def test_plain_xarray_opens_the_file(tmp_path):
+    results.write(new(), tmp_path)
+    with xarray.open_dataset(tmp_path / "results.nc") as found:
+        assert list(found["method"].values) == ["bp", "cbp"]
+        assert found["diverged"].dtype == bool
+
+
+def test_forgetting_blanks_the_later_bins():
+    dataset = new()
+    values = np.ones([3, 4])
+    values[1, 3] = np.inf
+    fill(dataset, values)
+    results.forget(dataset, (0, np.array([0, 0]), np.array([0, 1])), 2)
+    assert dataset["bins_done"].values[0, 0].tolist() == [2, 2, 4]
+    assert dataset["loss"][0, 0].notnull().sum("bin").values.tolist() == [2, 2, 4]
+    results.forget(dataset, (0, np.array([0]), np.array([1])), 0)
+    assert not dataset["diverged"].any()
+
+
+def test_loading_tells_what_is_wrong(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no results in"):
+        results.load(tmp_path)
+    (tmp_path / "results.nc").write_bytes(b"CDF\x02 garbage")
+    with pytest.raises(ValueError, match="results.nc is damaged"):
+        results.load(tmp_path)
+
+
+def test_a_failed_write_leaves_the_file_of_before(tmp_path, monkeypatch):
+    results.write(new(), tmp_path)
+    before = (tmp_path / "results.nc").read_bytes()
+
+    def full(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left.*left as it was.*results.nc"):
+        results.write(new(num_seeds=9), tmp_path)
+    assert (tmp_path / "results.nc").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["results.nc"]
+
+
+@pytest.mark.parametrize("name", ["bin", "step", "diverged", "method"])
+def test_taken_names_are_refused(name):
+    with pytest.raises(ValueError, match=f"{name!r} is taken"):
+        new(**{name: [1.0]})
+    with pytest.raises(ValueError, match=f"{name!r} is taken"):
+        new(metrics=[name])
+
+
+def test_the_summary_is_that_of_scipy():
+    dataset = new(num_seeds=8)
+    values = np.random.default_rng(0).normal(size=[8, 4]).astype(np.float32)
+    fill(dataset, values)
+    found = statistics.summary(dataset, "loss", [0, -1], confidence=0.9)
+    assert found["bin"].values.tolist() == [0, 3]
+    for column, i in ((0, 0), (3, 1)):
+        cell = found.isel(method=0, setting=0, bin=i)
+        data = values[:, column].astype(float)
+        interval = stats.bootstrap(
+            (data,),
+            np.mean,
+            confidence_level=0.9,
+            method="percentile",
+            rng=np.random.default_rng(0),
+        ).confidence_interval
+        assert cell["mean"] == pytest.approx(data.mean())
+        assert (cell["low"], cell["high"]) == pytest.approx(tuple(interval))
+    xarray.testing.assert_identical(
+        found, statistics.summary(dataset, "loss", [0, -1], confidence=0.9)
+    )
+
+
+numbers = st.sampled_from([1.0, 2.0, np.nan, np.inf, -np.inf])
+rows = st.lists(numbers, min_size=24, max_size=24)
+
+
+@given(rows, rows, rows, st.integers(1, 4), st.booleans())
+def test_a_run_has_diverged_where_its_loss_is_not_finite(
+    loss, change, other, size, aware
+):
+    """However it is recorded: segment by segment; and forgetting is not having seen."""
+    names = ["loss", "weight_change", "other"]
+    every = np.reshape([loss, change, other], (3, 6, 4)).astype(np.float32)
+    given = dict(zip(names, every, strict=True))
+    if not aware:
+        del given["weight_change"]
+    dataset = new(num_seeds=6, metrics=names)
+    cells = (0, np.zeros(6, int), np.arange(6))
+
+    def enter(start, stop):
+        for first in range(start, stop, size):
+            part = {
+                name: x[:, first : first + size][:, : stop - first]
+                for name, x in given.items()
+            }
+            results.record(dataset, cells, first, part)
+
+    def expect(bins):
+        signs = np.isfinite(
+            [given[name][:, :bins] for name in names[:2] if name in given]
+        )
+        sound = [int(np.argmin([*row, False])) for row in signs.all(axis=0)]
+        assert dataset["bins_sound"].values[0, 0].tolist() == sound
+        assert dataset["diverged"].values[0, 0].tolist() == [n < bins for n in sound]
+        seen = results.counting(dataset, "other").values[0, 0]
+        for values, row, n in zip(given["other"], seen, sound, strict=True):
+            expected = np.where(np.isfinite(values[:n]), values[:n], np.nan)
+            np.testing.assert_array_equal(row, [*expected, *[np.nan] * (4 - n)])
+
+    enter(0, 4)
+    expect(4)
+    results.forget(dataset, cells, 2)
+    expect(2)
+    enter(2, 4)
+    expect(4)
+
+
+def test_any_metric_tells_of_a_learner_without_a_loss():
+    dataset = new(metrics=["place"])
+    fill(dataset, [[1.0, 1.0], [1.0, np.inf], [np.nan, 1.0]], metric="place")
+    assert dataset["bins_sound"].values[0, 0].tolist() == [2, 1, 0]
+
+
+@pytest.mark.filterwarnings("error")
+def test_the_summary_counts_what_has_a_value():
+    """Not yet, in some seeds or in all; never; and before a run diverges."""
+    dataset = new(metrics=["loss", "return"])
+    where = (0, np.zeros(3, int), np.arange(3))
+    loss = np.array([[1.0, 1, 1, 1], [1, 1, 1, np.nan], [1, 1, 1, 1]])
+    found = np.array([[np.nan, np.nan, 2, 4], [np.nan, 0, 4, 9], [np.nan] * 3 + [6]])
+    results.record(dataset, where, 0, {"loss": loss, "return": found})
+    assert dataset["diverged"].values[0, 0].tolist() == [False, True, False]
+    table = statistics.summary(dataset, "return", range(4)).isel(method=0, setting=0)
+    np.testing.assert_array_equal(table["mean"], [np.nan, 0, 3, 5])
+    assert table["runs"].values.tolist() == [0, 1, 2, 2]
+    assert table["diverged"].values.tolist() == [0, 0, 0, 1]
+    assert statistics.summary(dataset, "loss", [2])["runs"].values[0, 0] == 3
+
+
+def test_the_summary_leaves_out_diverged_and_unfinished_runs():
+    dataset = new(num_seeds=4)
+    fill(dataset, [[1.0, 1.0], [3.0, 3.0], [np.nan, 9.0]])
+    table = statistics.summary(dataset, "loss", [1, 2]).to_dataframe()
+    done = table.loc[("bp", 0, 1)]
+    assert (done["mean"], done["runs"], done["diverged"]) == (2, 2, 1)
+    assert 1 <= done["low"] <= 2 <= done["high"] <= 3
+    later = table.loc[("bp", 0, 2)]
+    assert np.isnan(later["mean"]) and later["runs"] == 0
+    assert np.isnan(table.loc[("cbp", 0, 1)]["mean"])
+
+
+def test_one_run_has_a_mean_but_no_interval():
+    dataset = new(num_seeds=1)
+    fill(dataset, [[5.0]])
+    found = statistics.summary(dataset, "loss", [0]).isel(method=0)
+    assert found["mean"] == 5 and found["low"].isnull().all()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"metric": "lost"}, "no metric 'lost'; the metrics are loss"),
+        ({"metric": "bins_done"}, "no metric"),
+        ({"metric": "loss", "bins": [4]}, "there are 4 bins"),
+        ({"metric": "loss", "confidence": 95}, "confidence is 95"),
+    ],
+)
+def test_the_summary_refuses_bad_input(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        statistics.summary(new(), **arguments)
