@@ -9,7 +9,7 @@ from typing import NamedTuple
 import xarray
 
 from experiments.launch import command_line
-from experiments.methods import specs
+from experiments.methods import composing
 from loplax.studies import plots, results
 
 DIAGNOSTICS = {
@@ -106,7 +106,9 @@ def _main(dataset: xarray.Dataset, shown: Figure):
     figure, (axes,) = plots.panels(1)
     many = dataset.sizes["method"] > MANY
     figure.set_size_inches(9.6 if many else 6.4, 4.8 if many else 4.2)
-    plots.curves(axes, dataset, shown.metric, labels=specs.LABELS, every=shown.every)
+    plots.curves(
+        axes, dataset, shown.metric, labels=_labels(dataset), every=shown.every
+    )
     axes.set_xlabel(shown.along or shown.steps)
     axes.set_ylabel(shown.axis)
     if not shown.higher_is_better:
@@ -131,7 +133,7 @@ def _many(dataset: xarray.Dataset, shown: Figure):
     titles = {n: title for n, title in (DIAGNOSTICS | layers).items() if n in dataset}
     figure, many = plots.panels(len(titles))
     for axes, (name, title) in zip(many, titles.items(), strict=True):
-        plots.curves(axes, dataset, name, labels=specs.LABELS)
+        plots.curves(axes, dataset, name, labels=_labels(dataset))
         axes.set_xlabel(shown.along or shown.steps)
         axes.set_title(title, fontsize=10)
     plots.legend(figure, many)
@@ -142,7 +144,7 @@ def _comparison(dataset: xarray.Dataset, shown: Figure):
     figure, (axes,) = plots.panels(1)
     figure.set_size_inches(6.4, 1.2 + 0.26 * dataset.sizes["method"])
     coarse = plots.coarse(dataset, shown.metric, shown.every)
-    plots.comparison(axes, coarse, shown.metric, labels=specs.LABELS)
+    plots.comparison(axes, coarse, shown.metric, labels=_labels(dataset))
     axes.set_xlabel(f"{shown.axis}: at first (hollow) and at last")
     axes.set_title(shown.title, fontsize=10)
     return figure
@@ -157,13 +159,17 @@ def _sweep(dataset: xarray.Dataset, shown: Figure):
             dataset,
             shown.metric,
             name,
-            labels=specs.LABELS,
+            labels=_labels(dataset),
             higher_is_better=shown.higher_is_better,
         )
         axes.set_ylabel(f"{shown.axis}, last bin")
     if many[0].containers:
         many[0].legend(frameon=False, fontsize=8)
     return figure
+
+
+def _labels(dataset: xarray.Dataset) -> dict[str, str]:
+    return {name: composing.label(name) for name in dataset["method"].values}
 
 
 def main(shown: Figure, usage: str) -> None:

@@ -8,6 +8,7 @@ import jax
 import xarray
 from absl import logging
 
+from experiments.methods import settings
 from experiments.studies import learning
 from loplax.studies import plots, statistics, sweep
 
@@ -97,7 +98,7 @@ def run(workdir, config, devices, study, *, overwrite) -> xarray.Dataset:
         num_seeds=config.seeds,
         num_segments=number,
         steps_per_segment=bins * study.steps_per_bin,
-        settings={name: list(v) for name, v in config.sweep.items() if v},
+        settings=settings.swept(config),
         data=study.data,
         config=scientific(config),
         runs_per_block=config.runs_per_block or study.runs_per_block[on_cpu],
