@@ -1,4 +1,4 @@
-"""What the programs of all experiments share: devices, the sweep, and a table."""
+"""What the programs of all experiments share: devices, and the sweep."""
 
 import contextlib
 import json
@@ -9,7 +9,7 @@ import xarray
 from absl import logging
 
 from experiments.studies import learning
-from loplax.studies import plots, statistics, sweep
+from loplax.studies import sweep
 
 PLATFORMS = ("auto", "cpu", "gpu", "tpu")
 
@@ -117,40 +117,3 @@ def scientific(config) -> dict:
         if name in fields:
             fields[name] = learning.words(fields[name])
     return {name: value for name, value in fields.items() if name not in how}
-
-
-def table(
-    dataset: xarray.Dataset, metric: str, every: int = 1, steps: str = "examples"
-) -> str:
-    """A metric in the first and the last bins, one line per arm.
-
-    Args:
-      dataset: the results.
-      metric: the metric.
-      every: number of bins to average.
-      steps: what the results' steps are.
-
-    Returns:
-      Mean over the seeds and its 95% bootstrap interval, as text; the mean alone where
-      only one run has a value, ``-`` where none has.
-    """
-    size = int(dataset["step"][0]) * min(every, dataset.sizes["bin"])
-    dataset = plots.coarse(dataset, metric, every)
-    ends = sorted({0, dataset.sizes["bin"] - 1})
-    names = [f"first {size:,} {steps}", f"last {size:,}"][: len(ends)]
-    found = statistics.summary(dataset, metric, ends)
-    swept = plots.swept(dataset)
-    frame = found.to_dataframe().reset_index()
-    forms = ("-", "{mean:.3f}", "{mean:.3f} [{low:.3f}, {high:.3f}]")
-    rows = frame.to_dict("records")
-    frame["text"] = [forms[min(row["runs"], 2)].format_map(row) for row in rows]
-    # In a bin it counts those by then: what is listed is how many did in the end.
-    frame["diverged"] = frame.groupby("arm")["diverged"].transform("max")
-    frame["bin"] = frame["bin"].map(dict(zip(found["bin"].values, names, strict=True)))
-    rows = frame.pivot(
-        index=["arm", "method", *swept, "diverged"], columns="bin", values="text"
-    )
-    rows = rows[names].reindex(dataset["arm"].values, level="arm").reset_index()
-    rows = rows.drop(columns="arm").rename_axis(columns=None)
-    rows[swept] = rows[swept].map("{:g}".format).replace("nan", "-")
-    return rows.to_string(index=False)

@@ -38,8 +38,9 @@ def _run(argv: list[str], config, name: str) -> None:
         command_line.no_arguments(argv)
         platform = config.platform  # it is read here, and may be missing
         # Heavy imports wait until then, so that errors and --help come at once.
-        from experiments.figures import figures
+        from experiments.figures import figures, table
         from experiments.launch import launching
+        from experiments.methods import specs
 
         devices = launching.devices(platform)
         study = importlib.import_module(f"experiments.{name}.study")
@@ -52,6 +53,7 @@ def _run(argv: list[str], config, name: str) -> None:
             study.make(config, DATA_DIR.value),
             overwrite=OVERWRITE.value,
         )
-        print(launching.table(dataset, shown.metric, shown.every, shown.steps))
-        print("figures:", *figures.draw(workdir, shown))
+        print(table.text(dataset, shown))
+        drawn = figures.draw(dataset, shown, labels=specs.LABELS)
+        print("figures:", *figures.save(drawn, workdir))
         print("results:", workdir / "results.nc")

@@ -8,6 +8,7 @@ import numpy as np
 from scipy import special
 
 LEAST = 3  # runs, below which there is no interval
+POINTS = 5  # runs, below which each is worth showing
 MANY = 10  # runs, from which on there is an interquartile mean
 
 

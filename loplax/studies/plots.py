@@ -1,7 +1,6 @@
 """What figures of a study are made of, from its results alone."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import matplotlib.axes
 import matplotlib.figure
@@ -10,62 +9,9 @@ import xarray
 from matplotlib import ticker
 
 from loplax.studies import intervals, results, statistics
+from loplax.studies.looks import Look
 
-# Okabe & Ito's palette: told apart by colour-blind readers too.
-COLOURS = ("#D55E00", "#0072B2", "#999999", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-STYLES = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 3)), (0, (1, 4)))
-POINTS = 5  # seeds, below which each is shown
 MOST_CHANGES = 60  # of task, above which ticks would be a bar
-
-
-class Look(NamedTuple):
-    """How an arm is drawn: ``label``, ``colour`` and ``style`` of the line."""
-
-    label: str
-    colour: str
-    style: object
-
-
-def looks(
-    arms: Mapping[str, str],
-    labels: Mapping[str, str] | None = None,
-    colours: Mapping[str, str] | None = None,
-) -> dict[str, Look]:
-    """Gives every arm a look of its own.
-
-    Arms of one colour have different line styles.
-
-    Args:
-      arms: for the name of each arm its method.
-      labels: what to call the methods; their names otherwise.
-      colours: colours of arms or of methods; that of a method is its place among the
-        methods otherwise.
-
-    Returns:
-      For the name of each arm its look.
-
-    Example:
-      >>> found = looks({"bp": "bp", "cbp": "cbp"}, {"cbp": "continual backprop"})
-      >>> found["cbp"].label, found["cbp"].colour
-      ('continual backprop', '#0072B2')
-    """
-    methods = {method: i for i, method in enumerate(dict.fromkeys(arms.values()))}
-    labels, colours = labels or {}, colours or {}
-    found, used = {}, {}
-    for arm, method in arms.items():
-        own = COLOURS[methods[method] % len(COLOURS)]
-        colour = colours.get(arm, colours.get(method, own))
-        style = STYLES[used.get(colour, 0) % len(STYLES)]
-        used[colour] = used.get(colour, 0) + 1
-        label = labels.get(method, method) + arm.removeprefix(method)
-        found[arm] = Look(label, colour, style)
-    return found
-
-
-def arms(dataset: xarray.Dataset) -> dict[str, str]:
-    """For the name of each arm its method."""
-    names = (dataset[name].values.astype(str).tolist() for name in ("arm", "method"))
-    return dict(zip(*names, strict=True))
 
 
 def curves(
@@ -76,15 +22,16 @@ def curves(
     *,
     every: int = 1,
 ) -> None:
-    """Draws a metric over the run: mean over seeds, its 95% interval, few seeds' points.
+    """Draws a metric over the run: mean over seeds with its 95% interval.
 
+    Of fewer than five seeds each is shown as well, as points.
     A line goes on over bins in which no run has a value, to the next in which one has.
 
     Args:
       axes: where to draw.
       dataset: the results.
       metric: the metric, without subsets; arms that do not have it are left out.
-      looks: how to draw the arms, see `looks`; those without a look are grey.
+      looks: how to draw the arms, see `looks.assign`; those without a look are grey.
       every: bins averaged into one point, at the last one's place.
 
     Raises:
@@ -103,12 +50,10 @@ def curves(
             continue
         label, colour, style = looks[arm]
         marker = "o" if there.sum() == 1 else ""  # one point is no line
-        axes.plot(
-            *(step[there], mean[there]),
-            **dict(color=colour, ls=style, marker=marker, lw=1.6, label=label),
-        )
+        look = {"color": colour, "ls": style, "marker": marker, "label": label}
+        axes.plot(step[there], mean[there], lw=1.6, **look)
         axes.fill_between(step, low, high, color=colour, alpha=0.2, lw=0)
-        if 1 < dataset.sizes["seed"] < POINTS:
+        if 1 < dataset.sizes["seed"] < intervals.POINTS:
             values = results.counting(shown.isel(arm=i), metric)
             values = values.transpose("bin", "seed").values
             axes.plot(step, values, ".", color=colour, ms=2.5, alpha=0.6)
@@ -192,7 +137,7 @@ def comparison(
       axes: where to draw.
       dataset: the results.
       metric: the metric, without subsets; arms that do not have it are left out.
-      looks: how to draw the arms, see `looks`.
+      looks: how to draw the arms, see `looks.assign`.
 
     Returns:
       The arms from below, as drawn.
@@ -221,13 +166,15 @@ def against(
     *,
     higher_is_better: bool = False,
 ) -> None:
-    """Draws the paired differences to the first arm in the last bin, beside `comparison`.
+    """Draws the paired differences to the first arm in the last bin.
+
+    To the right stands the share of seeds with which an arm is better.
 
     Args:
       axes: where to draw.
       dataset: the results.
       metric: the metric, without subsets.
-      looks: how to draw the arms, see `looks`.
+      looks: how to draw the arms, see `looks.assign`.
       order: the arms from below.
       higher_is_better: whether the metric measures success, not error.
     """
@@ -239,13 +186,11 @@ def against(
             cell, colour = found.sel(arm=name), looks[name].colour
             _bar(axes, cell, place, colour, colour)
             if cell["improvement"].notnull():
-                text = f"{cell['improvement'].item():.0%}"
-                axes.annotate(
-                    text,
-                    (1.02, place),
-                    xycoords=("axes fraction", "data"),
-                    **dict(fontsize=8, va="center"),
+                text, x = (
+                    f"{cell['improvement'].item():.0%}",
+                    axes.get_yaxis_transform(),
                 )
+                axes.text(1.02, place, text, transform=x, fontsize=8, va="center")
     axes.axvline(0, color="#444444", lw=0.8, zorder=0)
     axes.set_yticks(range(len(order)), [""] * len(order))
     _plain(axes, "x")
@@ -292,7 +237,7 @@ def settings(
       dataset: the results, of one arm for each method and value.
       metric: the metric, without subsets; methods that do not have it are left out.
       name: the swept number.
-      looks: how to draw the methods, see `looks`.
+      looks: how to draw the methods, see `looks.assign`.
 
     Raises:
       ValueError: if there is no such metric.

@@ -208,10 +208,10 @@ def best(
       ['bp rate=0.2']
     """
     results.counting(dataset, metric)
-    keys = zip(*(dataset[name].values.tolist() for name in ("method", *per)))
     groups = {}
-    for index, key in enumerate(map(str, keys)):  # as text, NaN is the same as NaN
-        groups.setdefault(key, []).append(index)
+    for index in range(dataset.sizes["arm"]):
+        key = [str(dataset[name].values[index]) for name in ("method", *per)]
+        groups.setdefault(tuple(key), []).append(index)  # as text, NaN equals NaN
     most = max(map(len, groups.values()))
     split = most > 1 and dataset.sizes["seed"] >= LEAST_TO_SPLIT
     choosing = dataset.isel(seed=slice(0, None, 2)) if split else dataset
@@ -275,6 +275,7 @@ def coarse(dataset: xarray.Dataset, metric: str, every: int) -> xarray.Dataset:
 
 
 def swept(dataset: xarray.Dataset) -> list[str]:
-    """Names of the numbers that a study swept."""
+    """Names of the numbers of which the arms have several values."""
     along = [str(name) for name in dataset.coords if dataset[name].dims == ("arm",)]
-    return [name for name in along if name not in ("arm", "method")]
+    numbers = [name for name in along if name not in ("arm", "method")]
+    return [name for name in numbers if np.unique(dataset[name].dropna("arm")).size > 1]
