@@ -9,8 +9,8 @@ from typing import Any
 import jax
 import ml_collections
 
-from experiments.launch import devices, outcome, problems
-from experiments.methods import composing, settings
+from experiments.launch import command_line, devices, outcome, problems
+from experiments.methods import settings
 from experiments.methods.table import PLUGINS
 from experiments.studies import learning
 from loplax.studies import sweep
@@ -101,7 +101,7 @@ def change(config: ml_collections.ConfigDict, changes: Mapping[str, Any]) -> Non
         if isinstance(value, Mapping):
             change(config, {f"{name}.{inner}": v for inner, v in value.items()})
             continue
-        known = [at for at, _ in _leaves(config)]
+        known = [at for at, _ in command_line.flatten(config)]
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
@@ -110,15 +110,6 @@ def change(config: ml_collections.ConfigDict, changes: Mapping[str, Any]) -> Non
             config.update_from_flattened_dict({name: value})
         except TypeError as error:
             raise ValueError(f"setting {name!r} cannot be {value!r}") from error
-
-
-def _leaves(config, path: str = ""):
-    """Every setting of a configuration by its address, with its value."""
-    for name, value in config.items():
-        if isinstance(value, ml_collections.ConfigDict):
-            yield from _leaves(value, f"{path}{name}.")
-        else:
-            yield f"{path}{name}", value
 
 
 def launch(
@@ -177,7 +168,7 @@ def launch(
         overwrite=overwrite,
         progress=progress,
     )
-    return outcome.Outcome(dataset, problem, preset, workdir)
+    return outcome.Outcome(dataset, problem, workdir)
 
 
 def fixed(config, numbers: Mapping[str, float]) -> dict[str, Any]:
@@ -195,14 +186,9 @@ def fixed(config, numbers: Mapping[str, float]) -> dict[str, Any]:
     plain = json.loads(config.to_json_best_effort())
     if "observe" in plain:
         plain["observe"] = learning.words(plain["observe"])
-    flat = dict(_leaves(ml_collections.ConfigDict(plain)))
+    flat = dict(command_line.flatten(ml_collections.ConfigDict(plain)))
     return {
         address: value
         for address, value in sorted(flat.items())
         if address not in shared and address.split(".")[0] not in shared
     }
-
-
-def label(dataset) -> dict[str, str]:
-    """What figures call the methods of results."""
-    return {name: composing.label(name) for name in dataset["method"].values}

@@ -9,6 +9,12 @@ from loplax.optim import checks
 
 # All methods of one plugin that are worth comparing.
 ALL = tuple(name for name, plugin in PLUGINS.items() if plugin.compared)
+# The defaults of all plugins by address.
+DEFAULTS = {
+    f"{name}.{setting}": value
+    for name, plugin in PLUGINS.items()
+    for setting, value in {**plugin.numbers, **plugin.choices}.items()
+}
 
 
 def check_preset(preset: str, presets: Mapping[str, str]) -> None:

@@ -66,16 +66,15 @@ class Study(NamedTuple):
           ValueError: for anything in the configuration that cannot be run.
         """
         made = composing.method(config, name)
-        build = problem(self, config, made)
+        build = problem(self, config, name)
         values = {**self.numbers, **made.values}
         for hparams in settings.each(config, values):
             ppo.check(build(hparams, jax.random.key(0), ()))
         segment = functools.partial(
             ppo.segment, build, bins=self.segments[1], updates=self.updates
         )
-        return sweep.Method(
-            sweep.Learner(functools.partial(ppo.init, build), segment), values
-        )
+        learner = sweep.Learner(functools.partial(ppo.init, build), segment)
+        return sweep.Method(learner, values, made.described, settings.DEFAULTS)
 
 
 def make(config, data_dir: str | None = None) -> Study:
@@ -154,13 +153,13 @@ def _of_field(config):
     return envs.scaled(**{config.change: config.factors})
 
 
-def problem(study: Study, config, made: composing.Method) -> ppo.Build:
+def problem(study: Study, config, name: str) -> ppo.Build:
     """What a method learns, with what network and transformation.
 
     Args:
       study: the study.
       config: its configuration.
-      made: the method.
+      name: name of the method.
 
     Returns:
       ``(hparams, key, data) -> Problem``.
@@ -168,6 +167,7 @@ def problem(study: Study, config, made: composing.Method) -> ppo.Build:
     Raises:
       ValueError: for anything in the configuration that cannot be run.
     """
+    made = composing.method(config, name)
     for each, plugin in made.plugins.items():
         if any(getattr(plugin, slot) for slot in NOT_HERE):
             raise ValueError(f"{each} has no place in reinforcement learning.")

@@ -95,7 +95,7 @@ class Study(NamedTuple):
         if config.unroll < 0:
             raise ValueError(f"unroll must be at least 0, got {config.unroll}.")
         made = composing.method(config, name)
-        build = problem(self, config, made)
+        build = problem(self, config, name)
         values = {**self.numbers, **made.values}
         for hparams in settings.each(config, values):
             build(hparams, jax.random.key(0), self.data)
@@ -107,9 +107,8 @@ class Study(NamedTuple):
             unroll=config.unroll or (2 if jax.default_backend() == "cpu" else 1),
             fresh=self.fresh,
         )
-        return sweep.Method(
-            sweep.Learner(functools.partial(supervised.init, build), segment), values
-        )
+        learner = sweep.Learner(functools.partial(supervised.init, build), segment)
+        return sweep.Method(learner, values, made.described, settings.DEFAULTS)
 
 
 def segments(bins: int, most: int = BINS_PER_SEGMENT) -> tuple[int, int]:
@@ -141,13 +140,13 @@ def widths(sizes: tuple[int, ...], activation: str) -> tuple[int, ...]:
     return tuple(n // 2 or n for n in sizes) if activation == "crelu" else sizes
 
 
-def problem(study: Study, config, made: composing.Method) -> Build:
+def problem(study: Study, config, name: str) -> Build:
     """What a method learns, with what network and transformation.
 
     Args:
       study: the study.
       config: its configuration.
-      made: the method.
+      name: name of the method.
 
     Returns:
       ``(hparams, key, data) -> Problem``.
@@ -155,6 +154,7 @@ def problem(study: Study, config, made: composing.Method) -> Build:
     Raises:
       ValueError: for anything in the configuration that cannot be run.
     """
+    made = composing.method(config, name)
     observe = words(config.observe)
     for family in observe:
         checks.one_of("observe", family, tuple(supervised.FAMILIES))
