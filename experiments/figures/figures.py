@@ -140,7 +140,7 @@ def _main(dataset, shown: Figure, own, lines):
         number,
         columns=2,
         size=(5.2, 3.2),
-        margins=panels.Margins(right=right),
+        margins=panels.Margins(right=right, top=0.15),
         lines=lines,
         sharey=True,
     )
@@ -158,10 +158,13 @@ def _main(dataset, shown: Figure, own, lines):
 
 def _many(dataset, shown: Figure, own, lines, titles):
     labels = [look.label for look in own.values()]
-    figure, many = panels.panels(len(titles), lines=lines, legend=labels)
+    band = len(own) <= GROUP
+    size = (3.2, 2.2) if band else (4.8, 3.6)
+    lines = lines if band else [*lines, "means alone, as the methods are many"]
+    figure, many = panels.panels(len(titles), size=size, lines=lines, legend=labels)
     changes = plots.changes(dataset)
     for axes, (name, title) in zip(many, titles.items(), strict=True):
-        plots.curves(axes, dataset, name, own)
+        plots.curves(axes, dataset, name, own, band=band)
         _along(axes, shown, changes)
         axes.set_title(title, fontsize=9)
     panels.legend_below(figure, many)
@@ -170,26 +173,32 @@ def _many(dataset, shown: Figure, own, lines, titles):
 
 def _comparison(dataset, shown: Figure, own, lines):
     coarse = statistics.coarse(dataset, shown.metric, shown.every)
-    left = panels.beside([look.label for look in own.values()])
+    own = {
+        arm: look._replace(label=panels.wrapped(look.label))
+        for arm, look in own.items()
+    }
+    labels = [look.label for look in own.values()]
+    row = 0.12 + 0.14 * max(label.count("\n") + 1 for label in labels)
     figure, (axes, beside) = panels.panels(
         2,
-        size=(3.6, 0.3 + 0.24 * len(own)),
-        margins=panels.Margins(left=left, right=0.6),
+        size=(3.6, 0.3 + row * len(own)),
+        margins=panels.Margins(left=0.2, right=0.4),
+        names=panels.beside(labels) - 0.4,
         lines=lines,
     )
     order = plots.comparison(axes, coarse, shown.metric, own)
     axes.set_title(f"{shown.axis}: first (hollow), last", fontsize=9)
     better = {"higher_is_better": shown.higher_is_better}
     plots.against(beside, coarse, shown.metric, own, order, **better)
-    first = next(iter(own.values())).label
-    beside.set_title(f"last, minus {first} (right: share better)", fontsize=9)
+    first = next(iter(own.values())).label.replace("\n", " ")
+    beside.set_title(f"minus {first} (right: better)", fontsize=9)
     return figure
 
 
 def _sweep(dataset, shown: Figure, own, lines):
     swept = statistics.swept(dataset)
     labels = [look.label for look in own.values()]
-    said = [*lines, words.of_sweep(dataset)]
+    said = [*lines, words.of_sweep(dataset), *words.missing(dataset)]
     figure, many = panels.panels(len(swept), lines=said, legend=labels)
     better = {"higher_is_better": shown.higher_is_better}
     for axes, name in zip(many, swept, strict=True):
@@ -204,7 +213,8 @@ def _subsets(dataset, shown: Figure, own, lines):
     names = [str(name) for name in dataset if "subset" in dataset[name].dims]
     labels = dataset["subset"].values.tolist()
     cells = [(name, arm) for name in names for arm in own]
-    figure, many = panels.panels(len(cells), lines=lines, legend=labels)
+    alike = {"sharey": len(names) == 1}
+    figure, many = panels.panels(len(cells), lines=lines, legend=labels, **alike)
     changes = plots.changes(dataset)
     for axes, (name, arm) in zip(many, cells, strict=True):
         plots.subsets(axes, dataset.sel(arm=[arm]), name)

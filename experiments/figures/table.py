@@ -93,15 +93,16 @@ def _cell(row: tuple[float, ...], form: str) -> str:
     return mean if np.isnan(row[1]) else f"{mean} [{low}, {high}]"
 
 
-def caption(dataset: xarray.Dataset) -> str:
+def caption(dataset: xarray.Dataset, shown: figures.Figure) -> str:
     """What the columns of `frame` are."""
+    better = "higher" if shown.higher_is_better else "lower"
     seeds = dataset.sizes["seed"]
     interval = seeds >= intervals.LEAST
     kind = " [95% interval]" if interval else ", too few for an interval"
     said = [f"mean of {seeds} seeds{kind}" if seeds > 1 else "1 seed"]
     if dataset.sizes["arm"] > 1:
         said.append("minus: difference within the seeds, last")
-        said.append("better: share of the seeds with which it is better, last")
+        said.append(f"better: share of the seeds with which it is {better}, last")
     if seeds >= intervals.MANY:
         said.append("interquartile mean: of the middle half of the seeds, last")
     return "; ".join([*said, *words.missing(dataset)])
@@ -112,7 +113,7 @@ def text(
 ) -> str:
     """The table for a terminal, with its caption; arguments as of `frame`."""
     rows = frame(dataset, shown, baseline).to_string(index=False)
-    return f"{rows}\n{caption(dataset)}"
+    return f"{rows}\n{caption(dataset, shown)}"
 
 
 def html(
@@ -120,4 +121,4 @@ def html(
 ) -> str:
     """The table for a notebook, with its caption; arguments as of `frame`."""
     rows = frame(dataset, shown, baseline).to_html(index=False, border=0)
-    return f"{rows}<p>{caption(dataset)}</p>"
+    return f"{rows}<p>{caption(dataset, shown)}</p>"

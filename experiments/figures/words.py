@@ -84,16 +84,16 @@ def head(
       best: the arms that are shown.
 
     Returns:
-      The lines: problem, data and what changes; preset, seeds and intervals; the
+      The lines: problem, data, what changes, preset; seeds and intervals; the
       selection, and what is missing, if that is so.
     """
     about = ""
     if shown.about and "config" in dataset.attrs:
         about = f": {shown.about(json.loads(dataset.attrs['config']))}"
     preset = dataset.attrs.get("preset")
+    about += f" (preset {preset})" if preset else ""
     seeds = best.dataset.sizes["seed"]
-    parts = [f"preset {preset}"] if preset else []
-    lines = [shown.title + about, ", ".join([*parts, of_seeds(seeds)])]
+    lines = [shown.title + about, of_seeds(seeds)]
     if best.chosen > 1:
         where = (
             "the same seeds: the best of them looks better than it is"
@@ -102,6 +102,14 @@ def head(
         )
         lines.append(f"each method in the best of its settings, chosen on {where}")
     return [*lines, *missing(dataset)]
+
+
+def of_environment(config: dict) -> str:
+    """The environment of a configuration, and what changes in it."""
+    name, change = config["environment"], config["change"]
+    if change == "none":
+        return f"{name}, unchanging"
+    return f"{name}, a new {change} every {config['period']:,} steps"
 
 
 def of_seeds(number: int) -> str:
@@ -130,7 +138,11 @@ def missing(dataset: xarray.Dataset) -> list[str]:
     """That a study is unfinished, or runs of it diverged, if that is so."""
     done = float(dataset["bins_done"].mean()) / dataset.sizes["bin"]
     lost, runs = int(dataset["diverged"].sum()), dataset["diverged"].size
-    lines = [f"unfinished: {np.floor(100 * done):.0f}% is there"] if done < 1 else []
+    lines = (
+        [f"unfinished: {np.floor(100 * done):.0f}% of the bins are there"]
+        if done < 1
+        else []
+    )
     if lost:
         lines.append(f"{lost} of {runs} runs diverged, and count until then")
     return lines

@@ -12,6 +12,7 @@ import matplotlib.axes
 import matplotlib.figure
 
 _LINE = 0.2  # inches, of a line of text
+_LONG = 32  # letters of a line in a legend
 _LETTER = 0.075  # inches, of a letter, on average
 
 
@@ -35,6 +36,7 @@ def panels(
     margins: Margins = MARGINS,
     lines: Sequence[str] = (),
     legend: Sequence[str] = (),
+    names: float = 0.0,
     sharey: bool = False,
 ) -> tuple[matplotlib.figure.Figure, list[matplotlib.axes.Axes]]:
     """A figure of ``number`` equal axes in rows of ``columns``, without a display.
@@ -46,6 +48,7 @@ def panels(
       margins: what each has around it.
       lines: title of the figure, and what is said below it.
       legend: labels for which there is to be room below, see `legend_below`.
+      names: inches to the left of the figure, beyond the margin.
       sharey: whether all axes have the same y axis.
 
     Returns:
@@ -60,31 +63,39 @@ def panels(
     rows = -(-number // columns)
     outer = (size[0] + margins.left + margins.right, size[1] + margins.bottom)
     outer = (outer[0], outer[1] + margins.top)
-    width = columns * outer[0]
-    title = [
-        part for line in lines for part in textwrap.wrap(line, int(width / _LETTER))
-    ]
+    width = names + columns * outer[0]
+    title = _title(lines, width)
     header = _LINE * len(title) + 0.1
     footer = _LINE * _rows(legend, width) + 0.05
     height = rows * outer[1] + header + footer
     figure = matplotlib.figure.Figure(figsize=(width, height))
     grid = figure.subplots(rows, columns, squeeze=False, sharey=sharey)
     figure.subplots_adjust(
-        left=margins.left / width,
+        left=(names + margins.left) / width,
         right=1 - margins.right / width,
         bottom=(footer + margins.bottom) / height,
         top=1 - (header + margins.top) / height,
         wspace=(margins.left + margins.right) / size[0],
         hspace=(margins.bottom + margins.top) / size[1],
     )
-    for i, line in enumerate(title):
+    for i, (line, look) in enumerate(title):
         place = 1 - (0.1 + _LINE * i) / height
-        look = {"fontsize": 9, "color": "#444444"} if i else {"fontsize": 11}
         figure.text(0.1 / width, place, line, va="top", **look)
     axes = list(grid.flat)
     for unused in axes[number:]:
         unused.remove()
     return figure, axes[:number]
+
+
+def _title(lines: Sequence[str], width: float) -> list[tuple[str, dict]]:
+    """Every line of text above a figure, broken where the figure ends, and its look."""
+    found = []
+    for i, line in enumerate(lines):
+        size, colour = (9, "#444444") if i else (11, "black")
+        most = int((width - 0.2) / (_LETTER * size / 9))
+        look = {"fontsize": size, "color": colour}
+        found += [(part, look) for part in textwrap.wrap(line, most)]
+    return found
 
 
 def _columns(labels: Sequence[str], width: float) -> int:
@@ -117,10 +128,17 @@ def legend_beside(axes: matplotlib.axes.Axes) -> None:
     pairs.sort(key=lambda pair: -pair[0].get_ydata()[-1])
     if pairs:
         handles, labels = zip(*pairs, strict=True)
+        labels = [wrapped(label) for label in labels]
         look = {"bbox_to_anchor": (1, 0.5), "frameon": False, "fontsize": 8}
         axes.legend(handles, labels, loc="center left", **look)
 
 
+def wrapped(label: str) -> str:
+    """A label in lines that are not long."""
+    return textwrap.fill(label, _LONG, break_long_words=False)
+
+
 def beside(labels: Sequence[str]) -> float:
-    """Inches that `legend_beside` takes to the right of axes."""
-    return 0.55 + _LETTER * max(map(len, labels))
+    """Inches that labels take beside axes, in lines as `wrapped` makes them."""
+    lines = [line for label in labels for line in wrapped(label).splitlines()]
+    return 0.55 + _LETTER * max(map(len, lines))

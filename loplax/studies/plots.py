@@ -6,7 +6,7 @@ import matplotlib.axes
 import matplotlib.figure
 import numpy as np
 import xarray
-from matplotlib import ticker
+from matplotlib import collections, ticker
 
 from loplax.studies import intervals, results, statistics
 from loplax.studies.looks import Look
@@ -21,6 +21,7 @@ def curves(
     looks: Mapping[str, Look],
     *,
     every: int = 1,
+    band: bool = True,
 ) -> None:
     """Draws a metric over the run: mean over seeds with its 95% interval.
 
@@ -33,6 +34,7 @@ def curves(
       metric: the metric, without subsets; arms that do not have it are left out.
       looks: how to draw the arms, see `looks.assign`; those without a look are grey.
       every: bins averaged into one point, at the last one's place.
+      band: whether to draw the intervals, and the points of few seeds.
 
     Raises:
       ValueError: if there is no such metric.
@@ -46,18 +48,38 @@ def curves(
         if not there.any():
             continue
         if arm not in looks:
-            axes.plot(step[there], mean[there], color="#dddddd", lw=0.8, zorder=0)
+            axes.plot(step[there], mean[there], color="#cccccc", lw=0.7, zorder=0)
             continue
         label, colour, style = looks[arm]
         marker = "o" if there.sum() == 1 else ""  # one point is no line
         look = {"color": colour, "ls": style, "marker": marker, "label": label}
-        axes.plot(step[there], mean[there], lw=1.6, **look)
-        axes.fill_between(step, low, high, color=colour, alpha=0.2, lw=0)
-        if 1 < dataset.sizes["seed"] < intervals.POINTS:
+        axes.plot(step[there], mean[there], lw=1.6, clip_on=not marker, **look)
+        if band:
+            _band(axes, step, low, high, colour)
             values = results.counting(shown.isel(arm=i), metric)
-            values = values.transpose("bin", "seed").values
-            axes.plot(step, values, ".", color=colour, ms=2.5, alpha=0.6)
+            _points(axes, step, values.transpose("bin", "seed").values, colour)
     _over_steps(axes, shown)
+
+
+def _band(axes, step, low, high, colour) -> None:
+    """Draws an interval over the steps; where it is widest it may leave the axes."""
+    there = ~np.isnan(low)
+    if not there.any():
+        return
+    step, low, high = step[there], low[there], high[there]
+    outline = np.concatenate([[step, low], [step[::-1], high[::-1]]], axis=1).T
+    look = {"color": colour, "alpha": 0.18, "lw": 0}
+    axes.add_collection(collections.PolyCollection([outline], **look), autolim=False)
+    ends = np.percentile(low, 10), np.percentile(high, 90)
+    axes.update_datalim([(step[0], ends[0]), (step[-1], ends[1])])
+    axes.autoscale_view()
+
+
+def _points(axes, x, values: np.ndarray, colour) -> None:
+    """Draws the seeds one by one where they are few, ``values [x, seeds]``."""
+    if 1 < values.shape[1] < intervals.POINTS:
+        x = np.broadcast_to(np.asarray(x)[:, None], values.shape).ravel()
+        axes.plot(x, values.ravel(), ".", color=colour, ms=2.5, alpha=0.6)
 
 
 def _over_steps(axes: matplotlib.axes.Axes, dataset: xarray.Dataset) -> None:
@@ -110,6 +132,8 @@ def subsets(axes: matplotlib.axes.Axes, dataset: xarray.Dataset, metric: str) ->
     found = statistics.summary(dataset, metric, range(dataset.sizes["bin"]))
     found = found.isel(arm=0).transpose("subset", "bin", ...)
     step = dataset["step"].values
+    values = results.counting(dataset, metric).isel(arm=0)
+    values = values.transpose("subset", "bin", "seed").values
     scale = matplotlib.colormaps["viridis"]
     for i, name in enumerate(dataset["subset"].values):
         mean, low, high = (found[n].values[i] for n in ("mean", "low", "high"))
@@ -118,7 +142,8 @@ def subsets(axes: matplotlib.axes.Axes, dataset: xarray.Dataset, metric: str) ->
         marker = "o" if there.sum() == 1 else ""
         look = {"color": colour, "label": str(name), "marker": marker, "lw": 1.4}
         axes.plot(step[there], mean[there], **look)
-        axes.fill_between(step, low, high, color=colour, alpha=0.15, lw=0)
+        _band(axes, step, low, high, colour)
+        _points(axes, step, values[i], colour)
     _over_steps(axes, dataset)
 
 
@@ -145,14 +170,19 @@ def comparison(
     Raises:
       ValueError: if there is no such metric.
     """
-    found = statistics.summary(dataset, metric, ends(dataset, metric))
+    bins = ends(dataset, metric)
+    found = statistics.summary(dataset, metric, bins)
     found = found.sortby(found["mean"].isel(bin=-1))
     found = found.isel(arm=found["mean"].isel(bin=-1).notnull().values)
     names = found["arm"].values.tolist()
+    values = results.counting(dataset, metric).isel(bin=list(bins)).sel(arm=names)
     for place, name in enumerate(names):
-        for i, face in enumerate(("white", looks[name].colour)):
-            _bar(axes, found.isel(arm=place, bin=i), place, looks[name].colour, face)
+        colour = looks[name].colour
+        for i, (face, shift) in enumerate((("white", 0.17), (colour, -0.12))):
+            seeds = values.isel(arm=place, bin=i).values
+            _bar(axes, found.isel(arm=place, bin=i), place + shift, colour, face, seeds)
     axes.set_yticks(range(len(names)), [looks[name].label for name in names])
+    axes.set_ylim(-0.6, len(names) - 0.4)
     _plain(axes, "x")
     return names
 
@@ -178,13 +208,16 @@ def against(
       order: the arms from below.
       higher_is_better: whether the metric measures success, not error.
     """
+    last = ends(dataset, metric)[-1:]
     found = statistics.differences(
-        dataset, metric, ends(dataset, metric)[-1:], higher_is_better=higher_is_better
+        dataset, metric, last, higher_is_better=higher_is_better
     ).isel(bin=0)
+    values = results.counting(dataset, metric).isel(bin=last[0])
+    values = values - values.isel(arm=0, drop=True)
     for place, name in enumerate(order):
         if name in found["arm"]:
             cell, colour = found.sel(arm=name), looks[name].colour
-            _bar(axes, cell, place, colour, colour)
+            _bar(axes, cell, place, colour, colour, values.sel(arm=name).values)
             if cell["improvement"].notnull():
                 text, x = (
                     f"{cell['improvement'].item():.0%}",
@@ -193,14 +226,17 @@ def against(
                 axes.text(1.02, place, text, transform=x, fontsize=8, va="center")
     axes.axvline(0, color="#444444", lw=0.8, zorder=0)
     axes.set_yticks(range(len(order)), [""] * len(order))
+    axes.set_ylim(-0.6, len(order) - 0.4)
     _plain(axes, "x")
 
 
-def _bar(axes, cell: xarray.Dataset, place: int, colour: str, face: str) -> None:
+def _bar(axes, cell: xarray.Dataset, place: float, colour, face, seeds) -> None:
     mean, low, high = (cell[name].item() for name in ("mean", "low", "high"))
     errors = np.nan_to_num([[mean - low], [high - mean]])
     look = {"color": colour, "markerfacecolor": face, "ms": 5, "lw": 1.2}
     axes.errorbar(mean, place, xerr=errors, fmt="o", **look)
+    if 1 < seeds.size < intervals.POINTS:
+        axes.plot(seeds, np.full(seeds.size, place), ".", color=colour, ms=2.5)
 
 
 def ends(dataset: xarray.Dataset, metric: str) -> tuple[int, int]:
@@ -244,6 +280,7 @@ def settings(
     """
     last = ends(dataset, metric)[-1:]
     found = statistics.summary(dataset, metric, last).isel(bin=0).sortby(name)
+    values = results.counting(dataset, metric).isel(bin=last[0])
     for method, (label, colour, style) in looks.items():
         line = found.isel(arm=np.flatnonzero(found["method"] == method))
         line = line.isel(arm=line["mean"].notnull().values)
@@ -251,11 +288,13 @@ def settings(
         if np.isfinite(line[name]).any():
             errors = np.nan_to_num([mean - low, high - mean])
             look = {"color": colour, "ls": style, "label": label, "marker": "o"}
-            axes.errorbar(line[name], mean, errors, ms=4, lw=1.4, **look)
+            lines = {"ms": 4, "lw": 1.4, "elinewidth": 0.9, "capsize": 2}
+            axes.errorbar(line[name], mean, errors, **lines, **look)
+            _points(axes, line[name], values.sel(arm=line["arm"]).values, colour)
         elif mean.size:
             axes.axhline(mean[0], color=colour, ls="--", lw=1.2, label=label)
             axes.axhspan(low[0], high[0], color=colour, alpha=0.12, lw=0)
     if np.nanmin(dataset[name]) > 0:
         axes.set_xscale("log")
-    axes.set_xlabel(name)
+    axes.set_xlabel(name, fontsize=9)
     _plain(axes)
