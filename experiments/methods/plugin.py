@@ -47,7 +47,8 @@ class Plugin(NamedTuple):
       wrap: ``(inner, setting, **own) -> transformation`` around the optimiser.
       last: whether it wraps all others.
       per_unit: ``choices -> bool``, whether the optimiser counts steps per unit.
-      rate_last: whether the learning rate comes after what it wraps.
+      rate_last: whether the learning rate comes after what it wraps; then it wraps the
+        optimiser before all others.
       around: ``(network, shape, **own) -> network`` for inputs of a shape.
       on_task: ``(network, tx, head) -> Problem.on_task``.
       draws_output: whether it cannot begin with output weights of 0.
