@@ -114,6 +114,7 @@ def changes(dataset: xarray.Dataset) -> np.ndarray:
 
 def tick(axes: matplotlib.axes.Axes, steps: np.ndarray) -> None:
     """Marks steps on the x axis of ``axes``, inward, beside its ticks."""
+    axes.xaxis.remove_overlapping_locs = False  # a task may end where a tick is
     axes.set_xticks(steps, minor=True)
     axes.tick_params(axis="x", which="minor", direction="in", length=5, width=0.8)
 
