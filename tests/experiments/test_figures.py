@@ -90,12 +90,12 @@ def test_no_panel_is_there_twice():
     [
         ({}, "Regression: on digits (preset smoke) mean of 5 seeds, 95% interval"),
         ({"seeds": 1}, "(preset smoke) 1 seed"),
-        ({"seeds": 2}, "2 seeds (too few for an interval); points: single seeds"),
-        ({"seeds": 4}, "mean of 4 seeds, 95% interval; points: single seeds"),
+        ({"seeds": 2}, "2 seeds, too few for an interval; points: single seeds"),
+        ({"seeds": 4}, "mean of 4 seeds, 95% interval (it may leave the axes); points: single seeds"),
         ({"there": 3}, "95% interval unfinished: 75% of the bins are there"),
         (
             {"methods": ARMS, "swept": RATES, "seeds": 7},
-            "mean of 3 seeds, 95% interval; points: single seeds "
+            "3 seeds, 95% interval (it may leave the axes); points: single seeds "
             "each method in the best of its settings, chosen on 4 other seeds",
         ),
         (
