@@ -199,7 +199,7 @@ def problem(study: Study, config, name: str) -> Build:
             observe=observe,
         )
         if study.early_stopping:
-            made = made._replace(keeper=tasks.early_stopping(made))
+            made = made._replace(keepers=(tasks.early_stopping(made),))
         return made
 
     return build
