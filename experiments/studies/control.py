@@ -19,8 +19,17 @@ from loplax.ppo import policies
 from loplax.studies import sweep
 
 COUNTS = ("num_envs", "num_steps", "epochs", "minibatches")
-# What a plugin may not do here: an agent's inputs are its own, and so are its episodes.
-NOT_HERE = ("around", "on_task")
+# What a plugin may not do here: an agent makes its own examples, and has no boundaries.
+NOT_HERE = (
+    "around",
+    "stream",
+    "objective",
+    "penalty",
+    "extra_args",
+    "keeper",
+    "evaluated",
+    "on_task",
+)
 
 
 class Study(NamedTuple):

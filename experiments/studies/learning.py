@@ -165,6 +165,8 @@ def problem(study: Study, config, name: str) -> Build:
             raise ValueError(
                 f"{each} cannot start with an output layer that is set to 0."
             )
+        if plugin.evaluated and not study.stream(study.data, study.numbers).test:
+            raise ValueError(f"{each} is tested, and this problem tests nothing.")
     plain = study.network(made.options)
     maintained = study.maintained or _units(plain, inputs)
     if study.batch_norm:
@@ -186,7 +188,7 @@ def problem(study: Study, config, name: str) -> Build:
         )
         network = composing.network(made, plain, hparams, shape)
         learned = Problem(
-            stream=study.stream(data, hparams),
+            stream=composing.stream(made, study.stream(data, hparams), hparams),
             network=network,
             loss=study.loss,
             tx=tx,
@@ -196,9 +198,11 @@ def problem(study: Study, config, name: str) -> Build:
             features=study.features if given else None,
             on_task=_on_task(study, made, network, tx),
             observe=observe,
+            **composing.slots(made, hparams),
         )
         if study.early_stopping:
-            learned = learned._replace(keeper=tasks.early_stopping(learned))
+            stopping = tasks.early_stopping(learned)
+            learned = learned._replace(keepers=(*learned.keepers, stopping))
         return learned
 
     return build
