@@ -179,16 +179,21 @@ def fixed(config, numbers: Mapping[str, float]) -> dict[str, Any]:
       numbers: those of the problem that can be swept, by address.
 
     Returns:
-      The rest by address, as JSON values: without how a study runs, and without what
-      is known of each run by itself.
+      The rest as JSON values: without how a study runs, and without what is known of
+      each run by itself.
     """
     shared = (*HOW, *OF_RUNS, *PLUGINS, "learning_rate", *numbers)
     plain = json.loads(config.to_json_best_effort())
     if "observe" in plain:
         plain["observe"] = learning.words(plain["observe"])
-    flat = dict(command_line.flatten(ml_collections.ConfigDict(plain)))
+    return _without(plain, shared)
+
+
+def _without(values: Mapping[str, Any], addresses: Sequence[str], path: str = ""):
+    kept = {name: v for name, v in values.items() if path + name not in addresses}
     return {
-        address: value
-        for address, value in sorted(flat.items())
-        if address not in shared and address.split(".")[0] not in shared
+        name: _without(value, addresses, f"{path}{name}.")
+        if isinstance(value, Mapping)
+        else value
+        for name, value in kept.items()
     }
