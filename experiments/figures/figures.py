@@ -82,8 +82,7 @@ def draw(workdir: str, shown: Figure) -> list[str]:
     """
     dataset = results.load(workdir)
     if shown.view:
-        config = json.loads((pathlib.Path(workdir) / "config.json").read_text())
-        dataset = shown.view(dataset, config["config"])
+        dataset = shown.view(dataset, json.loads(dataset.attrs["config"]))
     kind = shown.metric.removeprefix("test_")
     if f"{kind}_fresh" in dataset:
         gap = dataset[f"{kind}_first"] - dataset[f"{kind}_fresh"]
@@ -92,7 +91,7 @@ def draw(workdir: str, shown: Figure) -> list[str]:
         "figure.png": _main(dataset, shown),
         "diagnostics.png": _many(dataset, shown),
     }
-    if dataset.sizes["method"] > 1:
+    if len(set(dataset["method"].values)) > 1:
         written["comparison.png"] = _comparison(dataset, shown)
     if plots.swept(dataset):
         written["sweep.png"] = _sweep(dataset, shown)
@@ -104,7 +103,7 @@ def draw(workdir: str, shown: Figure) -> list[str]:
 
 def _main(dataset: xarray.Dataset, shown: Figure):
     figure, (axes,) = plots.panels(1)
-    many = dataset.sizes["method"] > MANY
+    many = len(set(dataset["method"].values)) > MANY
     figure.set_size_inches(9.6 if many else 6.4, 4.8 if many else 4.2)
     plots.curves(axes, dataset, shown.metric, labels=specs.LABELS, every=shown.every)
     axes.set_xlabel(shown.along or shown.steps)
@@ -140,7 +139,7 @@ def _many(dataset: xarray.Dataset, shown: Figure):
 
 def _comparison(dataset: xarray.Dataset, shown: Figure):
     figure, (axes,) = plots.panels(1)
-    figure.set_size_inches(6.4, 1.2 + 0.26 * dataset.sizes["method"])
+    figure.set_size_inches(6.4, 1.2 + 0.26 * len(set(dataset["method"].values)))
     coarse = plots.coarse(dataset, shown.metric, shown.every)
     plots.comparison(axes, coarse, shown.metric, labels=specs.LABELS)
     axes.set_xlabel(f"{shown.axis}: at first (hollow) and at last")

@@ -19,15 +19,21 @@ def step_ends(dataset: xarray.Dataset, config: dict) -> xarray.Dataset:
 
     Returns:
       The bins at which a step ends, and ``relative``: the test accuracy minus that of
-      the method that starts anew at every step, if that is there.
+      the method that starts anew at every step, in the same setting,
+      if that is there.
     """
     steps = np.arange(1, config["classes"] // config["increment"] + 1)
     dataset = dataset.isel(bin=steps * (steps + 1) // 2 - 1)
     dataset = dataset.assign_coords(step=("bin", steps * config["increment"]))
-    if "full_reset" in dataset["method"]:
+    if "full_reset" in dataset["method"].values:
         accuracy = results.counting(dataset, "test_accuracy")
-        retrained = accuracy.sel({"method": "full_reset"}, drop=True)
-        dataset["relative"] = accuracy - retrained
+        arms, methods = dataset["arm"].values, dataset["method"].values
+        same = [
+            "full_reset" + arm.removeprefix(method)
+            for arm, method in zip(arms, methods, strict=True)
+        ]
+        retrained = accuracy.reindex(arm=same)
+        dataset["relative"] = accuracy - retrained.values
     return dataset
 
 

@@ -122,7 +122,7 @@ def scientific(config) -> dict:
 def table(
     dataset: xarray.Dataset, metric: str, every: int = 1, steps: str = "examples"
 ) -> str:
-    """A metric in the first and the last bins, one line per method and setting.
+    """A metric in the first and the last bins, one line per arm.
 
     Args:
       dataset: the results.
@@ -145,11 +145,12 @@ def table(
     rows = frame.to_dict("records")
     frame["text"] = [forms[min(row["runs"], 2)].format_map(row) for row in rows]
     # In a bin it counts those by then: what is listed is how many did in the end.
-    lost = frame.groupby(["method", "setting"])["diverged"]
-    frame["diverged"] = lost.transform("max")
+    frame["diverged"] = frame.groupby("arm")["diverged"].transform("max")
     frame["bin"] = frame["bin"].map(dict(zip(found["bin"].values, names, strict=True)))
-    index = ["method", "setting", *swept, "diverged"]
-    rows = frame.pivot(index=index, columns="bin", values="text")
-    rows = rows[names].reindex(dataset["method"].values, level="method")
-    rows = rows.reset_index().drop(columns="setting").rename_axis(columns=None)
+    rows = frame.pivot(
+        index=["arm", "method", *swept, "diverged"], columns="bin", values="text"
+    )
+    rows = rows[names].reindex(dataset["arm"].values, level="arm").reset_index()
+    rows = rows.drop(columns="arm").rename_axis(columns=None)
+    rows[swept] = rows[swept].map("{:g}".format).replace("nan", "-")
     return rows.to_string(index=False)

@@ -61,7 +61,7 @@ def open_study(
       ValueError: cannot write to pyproject.toml/study: Not a directory
     """
     folder = pathlib.Path(directory)
-    config, versions = (_as_json(values) for values in (config, versions))
+    config, versions = (as_json(values) for values in (config, versions))
     _check_folder(folder, config, overwrite)
     if overwrite:
         (folder / "results.nc").unlink(missing_ok=True)
@@ -112,8 +112,22 @@ def _read_json(path: pathlib.Path) -> dict[str, Any]:
         raise ValueError(f"cannot read {path}: {error}") from error
 
 
-def _as_json(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values as JSON gives them back: tuples become lists."""
+def as_json(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values as JSON gives them back: tuples become lists.
+
+    Args:
+      values: the values.
+
+    Returns:
+      Lists, dicts, texts and numbers.
+
+    Raises:
+      ValueError: if there is another value.
+
+    Example:
+      >>> as_json({"sizes": (1, 2)})
+      {'sizes': [1, 2]}
+    """
     try:
         return json.loads(json.dumps(values))
     except TypeError as error:

@@ -139,11 +139,13 @@ def _run_unit(
     """Computes some runs of a method, all at the same time, to their end."""
     ids, first, state = begun
     bar, asked = watch
-    where, rows = each.where(ids)
+    where = each.cells(ids)
     written = time.monotonic()
     for segment in range(first, study.num_segments):
         state, metrics = advance(state)
-        metrics = {name: np.asarray(values)[rows] for name, values in metrics.items()}
+        metrics = {
+            name: np.asarray(values)[: ids.size] for name, values in metrics.items()
+        }
         results.record(study.dataset, where, segment * each.bins, metrics)
         bar.update(ids.size * study.steps_per_segment)
         unfinished = segment + 1 < study.num_segments
@@ -163,9 +165,7 @@ def _run_unit(
 
 def _done(study: Study, each: runs.Runs) -> np.ndarray:
     """Finished bins of each run of a method, ``[runs]``."""
-    done = np.zeros(each.seeds.size, int)
-    done[each.number] = study.dataset["bins_done"].values[each.index]
-    return done
+    return study.dataset["bins_done"].values[each.where]
 
 
 def _resume(study: Study, every: Sequence[runs.Runs]) -> checkpoints.Checkpoint | None:
@@ -174,10 +174,10 @@ def _resume(study: Study, every: Sequence[runs.Runs]) -> checkpoints.Checkpoint 
     for each in every:
         ids = np.flatnonzero(_done(study, each) < study.num_segments * each.bins)
         if resumed and resumed.method == each.name:
-            where, _ = each.where(resumed.runs)
+            where = each.cells(resumed.runs)
             results.forget(study.dataset, where, resumed.segment * each.bins)
             ids = np.setdiff1d(ids, resumed.runs)
-        results.forget(study.dataset, each.where(ids)[0], 0)
+        results.forget(study.dataset, each.cells(ids), 0)
     return resumed
 
 

@@ -38,10 +38,10 @@ def curves(
     Raises:
       ValueError: if there is no such metric.
     """
-    shown = coarse(dataset.isel(setting=[setting]), metric, every)
+    shown = coarse(_select(dataset, setting), metric, every)
     found = statistics.summary(shown, metric, range(shown.sizes["bin"]))
-    for i, method in enumerate(dataset["method"].values):
-        line = found.isel(method=i, setting=0)
+    for i, method in enumerate(shown["method"].values):
+        line = found.isel(arm=i)
         line = line.isel(bin=line["mean"].notnull().values)
         if not line.sizes["bin"]:
             continue
@@ -58,6 +58,13 @@ def curves(
     axes.margins(x=0)
     axes.grid(alpha=0.25, lw=0.5)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def _select(dataset: xarray.Dataset, setting: int) -> xarray.Dataset:
+    """One arm of each method: that of a setting, or its last if it has fewer."""
+    methods = dataset["method"].values
+    every = [np.flatnonzero(methods == name) for name in dict.fromkeys(methods)]
+    return dataset.isel(arm=[arms[min(setting, len(arms) - 1)] for arms in every])
 
 
 def coarse(dataset: xarray.Dataset, metric: str, every: int) -> xarray.Dataset:
@@ -109,11 +116,11 @@ def comparison(
     Raises:
       ValueError: if there is no such metric.
     """
-    shown = dataset.isel(setting=[setting])
+    shown = _select(dataset, setting)
     found = statistics.summary(shown, metric, (first(shown, metric), -1))
-    found = found.isel(setting=0).sortby(found["mean"].isel(setting=0, bin=-1))
-    found = found.isel(method=found["mean"].isel(bin=-1).notnull().values)
-    places = np.arange(found.sizes["method"])
+    found = found.sortby(found["mean"].isel(bin=-1))
+    found = found.isel(arm=found["mean"].isel(bin=-1).notnull().values)
+    places = np.arange(found.sizes["arm"])
     for i, (colour, face) in enumerate((("#999999", "white"), ("#0072B2", "#0072B2"))):
         line = found.isel(bin=i)
         mean = line["mean"].values
@@ -146,13 +153,13 @@ def first(dataset: xarray.Dataset, metric: str) -> int:
       ValueError: if there is no such metric.
     """
     there = results.counting(dataset, metric).notnull()
-    return int(there.any(["method", "setting", "seed"]).argmax("bin"))
+    return int(there.any(["arm", "seed"]).argmax("bin"))
 
 
 def swept(dataset: xarray.Dataset) -> list[str]:
     """Names of the settings that a study swept."""
-    along = [name for name in dataset.coords if dataset[name].dims == ("setting",)]
-    return [str(name) for name in along if name != "setting"]
+    along = [name for name in dataset.coords if dataset[name].dims == ("arm",)]
+    return [str(name) for name in along if name not in ("arm", "method")]
 
 
 def settings(
@@ -180,17 +187,17 @@ def settings(
       ValueError: if there is no such metric.
     """
     found = statistics.summary(dataset, metric, [-1]).isel(bin=0)
-    values = np.unique(dataset[name])
-    for i, method in enumerate(dataset["method"].values):
-        line = found.isel(method=i)
-        if np.isnan(line["mean"]).all():
+    for i, method in enumerate(dict.fromkeys(dataset["method"].values)):
+        line = found.isel(arm=(found["method"] == method).values)
+        values = np.unique(line[name].dropna("arm"))
+        if np.isnan(line["mean"]).all() or not values.size:
             continue
         best = []
         for value in values:
-            at = line.isel(setting=np.flatnonzero(dataset[name] == value))
+            at = line.isel(arm=(line[name] == value).values)
             mean = at["mean"].fillna(-np.inf if higher_is_better else np.inf)
             chosen = np.argmax if higher_is_better else np.argmin
-            best.append(at.isel(setting=int(chosen(mean.values))))
+            best.append(at.isel(arm=int(chosen(mean.values))))
         best = xarray.concat(best, "value", coords="minimal", compat="override")
         mean = best["mean"].values
         errors = np.stack([mean - best["low"].values, best["high"].values - mean])
@@ -199,7 +206,7 @@ def settings(
         axes.errorbar(
             values, mean, np.maximum(errors, 0), color=colour, label=label, marker="o"
         )
-    if np.all(values > 0):
+    if (dataset[name].dropna("arm") > 0).all():
         axes.set_xscale("log")
     axes.set_xlabel(name)
     axes.grid(alpha=0.25, lw=0.5)

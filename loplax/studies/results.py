@@ -13,65 +13,109 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import xarray
 
-_DIMS = ("method", "setting", "seed", "bin")
-_OWN_COORDS = (*_DIMS, "step")
+_DIMS = ("arm", "seed", "bin", "subset")
+_OWN_COORDS = (*_DIMS, "method", "step")
 _OWN_VARIABLES = ("diverged", "bins_done", "bins_sound")
 # These always have a value: where one is not finite, the run has diverged.
 _SIGNS = ("loss", "weight_change")
 
 
+def arm(method: str, swept: Mapping[str, float]) -> str:
+    """The name of an arm: its method, and the swept numbers by name.
+
+    Args:
+      method: name of the method.
+      swept: for every swept number that the method uses its value.
+
+    Returns:
+      The name.
+
+    Example:
+      >>> arm("cbp", {"learning_rate": 0.1, "cbp.replacement_rate": 1e-4})
+      'cbp cbp.replacement_rate=0.0001 learning_rate=0.1'
+    """
+    short = {name: f"{swept[name]:g}" for name in sorted(swept)}
+    return " ".join(
+        [method]
+        + [
+            f"{name}={text if float(text) == swept[name] else repr(swept[name])}"
+            for name, text in short.items()
+        ]
+    )
+
+
 def empty(
     methods: Sequence[str],
     settings: Mapping[str, Sequence[float]],
-    num_seeds: int,
+    seeds: Sequence[int],
     steps: Sequence[float],
-    metrics: Mapping[str, np.dtype],
+    metrics: Mapping[str, tuple[np.dtype, bool]],
+    subsets: Sequence[str] = (),
 ) -> xarray.Dataset:
     """Results of a study that has not begun: every metric is NaN.
 
     Args:
-      methods: names of the methods.
-      settings: for every swept name its value in each setting, ``[settings]``.
-      num_seeds: number of seeds.
+      methods: the method of every arm, ``[arms]``.
+      settings: for every swept name its value in each arm, ``[arms]``; NaN where the
+        method does not use it.
+      seeds: the seeds.
       steps: examples seen at the end of each bin, ``[bins]``.
-      metrics: for every metric the type in which it is kept.
+      metrics: for every metric the type in which it is kept, and whether it has a value
+        for each subset.
+      subsets: names of the subsets of held-out examples.
 
     Returns:
-      A Dataset with one variable ``[method, setting, seed, bin]`` for each metric, and
-      ``diverged``, ``bins_done`` and ``bins_sound``, ``[method, setting, seed]``.
+      A Dataset with one variable ``[arm, seed, bin]`` or ``[arm, seed, bin, subset]``
+      for each metric, and ``diverged``, ``bins_done`` and ``bins_sound``,
+      ``[arm, seed]``.
 
     Raises:
-      ValueError: if a swept name or a metric takes a name that the results need.
+      ValueError: if a swept name or a metric takes a name that the results need, or two
+        arms are the same.
 
     Example:
-      >>> results = empty(["bp"], {"learning_rate": [0.1, 0.01]}, 3, [10.0, 20.0],
-      ...                 {"loss": np.dtype("float32")})
+      >>> results = empty(["bp", "bp"], {"learning_rate": [0.1, 0.01]}, range(3),
+      ...                 [10.0, 20.0], {"loss": (np.dtype("float32"), False)})
       >>> dict(results.sizes)
-      {'method': 1, 'setting': 2, 'seed': 3, 'bin': 2}
+      {'arm': 2, 'seed': 3, 'bin': 2}
+      >>> results["arm"].values.tolist()
+      ['bp learning_rate=0.1', 'bp learning_rate=0.01']
     """
     for kind, names in (("swept", settings), ("metric", metrics)):
         taken = {*_OWN_COORDS, *_OWN_VARIABLES, *(settings if names is metrics else ())}
         for name in taken.intersection(names):
             raise ValueError(f"{kind} name {name!r} is taken; give it another name")
-    num_settings = len(next(iter(settings.values()), (0,)))
-    shape = (len(methods), num_settings, num_seeds, len(steps))
-    variables = {
-        name: (_DIMS, np.full(shape, np.nan, dtype)) for name, dtype in metrics.items()
-    }
-    variables["diverged"] = (_DIMS[:3], np.zeros(shape[:3], bool))
+    settings = {name: np.asarray(values, float) for name, values in settings.items()}
+    arms = [
+        arm(method, {n: float(v[i]) for n, v in settings.items() if not np.isnan(v[i])})
+        for i, method in enumerate(methods)
+    ]
+    for name in {name for name in arms if arms.count(name) > 1}:
+        raise ValueError(f"there are two arms {name!r}; arms must differ")
+    shape = (len(arms), len(seeds), len(steps), len(subsets))
+    variables = {}
+    for name, (dtype, per_subset) in metrics.items():
+        rank = 4 if per_subset else 3
+        variables[name] = (_DIMS[:rank], np.full(shape[:rank], np.nan, dtype))
+    variables["diverged"] = (_DIMS[:2], np.zeros(shape[:2], bool))
     for name in ("bins_done", "bins_sound"):
-        variables[name] = (_DIMS[:3], np.zeros(shape[:3], np.int32))
-    coords = {name: (name, np.arange(n)) for name, n in zip(_DIMS, shape, strict=True)}
-    coords["method"] = ("method", list(methods))
-    coords["step"] = ("bin", np.asarray(steps, float))
-    for name, values in settings.items():
-        coords[name] = ("setting", np.asarray(values, float))
+        variables[name] = (_DIMS[:2], np.zeros(shape[:2], np.int32))
+    coords = {
+        "arm": ("arm", arms),
+        "method": ("arm", list(methods)),
+        "seed": ("seed", list(seeds)),
+        "bin": ("bin", np.arange(len(steps))),
+        "step": ("bin", np.asarray(steps, float)),
+    }
+    if subsets:
+        coords["subset"] = ("subset", list(subsets))
+    coords |= {name: ("arm", values) for name, values in settings.items()}
     return xarray.Dataset(variables, coords)
 
 
 def record(
     dataset: xarray.Dataset,
-    where: tuple[int, np.ndarray, np.ndarray],
+    where: tuple[np.ndarray, np.ndarray],
     first_bin: int,
     metrics: Mapping[str, np.ndarray],
 ) -> None:
@@ -83,27 +127,26 @@ def record(
 
     Args:
       dataset: the results, from ``empty``.
-      where: index of the method, and for each of the ``[cells]`` to fill the indices
-        of its setting and of its seed.
+      where: for each of the ``[cells]`` to fill the indices of its arm and its seed.
       first_bin: bin at which the segment begins.
-      metrics: the metrics, each ``[cells, bins of a segment]``.
+      metrics: the metrics, each ``[cells, bins of a segment]``, and ``[..., subsets]``
+        where it has a value for each subset.
     """
-    method, setting, seed = where
-    cells = (method, setting, seed)
     signs = [metrics[name] for name in _SIGNS if name in metrics] or metrics.values()
-    sound = np.logical_and.accumulate(np.isfinite([*signs]).all(axis=0), axis=1)
+    finite = [np.isfinite(x).all(axis=tuple(range(2, np.ndim(x)))) for x in signs]
+    sound = np.logical_and.accumulate(np.all(finite, axis=0), axis=1)
     end = first_bin + sound.shape[1]
     for name, values in metrics.items():
-        dataset[name].values[(*cells, slice(first_bin, end))] = values
+        dataset[name].values[(*where, slice(first_bin, end))] = values
     before, diverged = dataset["bins_sound"].values, dataset["diverged"].values
     here = first_bin + sound.sum(axis=1)
-    before[cells] = np.where(diverged[cells], before[cells], here)
-    diverged[cells] |= ~sound.all(axis=1)
-    dataset["bins_done"].values[cells] = end
+    before[where] = np.where(diverged[where], before[where], here)
+    diverged[where] |= ~sound.all(axis=1)
+    dataset["bins_done"].values[where] = end
 
 
 def forget(
-    dataset: xarray.Dataset, where: tuple[int, np.ndarray, np.ndarray], first_bin: int
+    dataset: xarray.Dataset, where: tuple[np.ndarray, np.ndarray], first_bin: int
 ) -> None:
     """Blanks the metrics of some runs from a bin on, in place.
 
@@ -192,11 +235,11 @@ def replace(path: pathlib.Path, data: bytes) -> None:
 def load(directory: str | os.PathLike) -> xarray.Dataset:
     """Reads the results of a study, finished or still running.
 
-    Metrics are ``[method, setting, seed, bin]``, and NaN where there is no value: not
-    yet, or not at all. ``bins_done`` counts the finished bins of a run, ``bins_sound``
-    those before it diverged, if it did, which ``diverged`` says; see `record`.
-    Select a method by ``results.sel({"method": name})``: xarray takes the keyword
-    ``sel(method=...)`` for a way to interpolate, and selects nothing.
+    An arm is a method in one setting: ``results.sel(arm="cbp")``. Metrics are ``[arm,
+    seed, bin]``, those with a value for each subset of held-out examples ``[arm, seed,
+    bin, subset]``, and NaN where there is no value: not yet, or not at all.
+    ``bins_done`` counts the finished bins of a run, ``bins_sound`` those before it
+    diverged, if it did, which ``diverged`` says; see `record`.
 
     Args:
       directory: the study's directory.
@@ -230,17 +273,19 @@ def counting(dataset: xarray.Dataset, metric: str) -> xarray.DataArray:
       metric: name of the metric.
 
     Returns:
-      Its values as floats, ``[method, setting, seed, bin]``; the others are NaN.
+      Its values as floats, ``[arm, seed, bin]`` or ``[arm, seed, bin, subset]``; the
+      others are NaN.
 
     Raises:
       ValueError: if there is no such metric.
 
     Example:
-      >>> results = empty(["bp"], {}, 1, [10.0, 20.0], {"loss": np.dtype("float32")})
-      >>> cells = (0, np.array([0]), np.array([0]))
-      >>> record(results, cells, 0, {"loss": np.array([[1.0, np.inf]])})
+      >>> kinds = {"loss": (np.dtype("float32"), False)}
+      >>> results = empty(["bp"], {}, [0], [10.0, 20.0], kinds)
+      >>> cell = (np.array([0]), np.array([0]))
+      >>> record(results, cell, 0, {"loss": np.array([[1.0, np.inf]])})
       >>> counting(results, "loss").values.tolist()
-      [[[[1.0, nan]]]]
+      [[[1.0, nan]]]
     """
     known = [name for name in dataset if name not in _OWN_VARIABLES]
     if metric not in known:

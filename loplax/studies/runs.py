@@ -10,38 +10,35 @@ from jax.sharding import PartitionSpec
 
 
 class Runs(NamedTuple):
-    """All runs of one method, numbered; settings that it cannot tell apart share one.
+    """All runs of one method, numbered: arm by arm, in each seed by seed.
 
     Attributes:
       name: name of the method.
-      index: place of the method in the results.
       learner: its functions ``init`` and ``segment``.
       hparams: values of its hyper-parameters, each ``[runs]``.
       seeds: seed of each run, ``[runs]``.
-      number: which run belongs to a setting and a seed, ``[settings, seeds]``.
+      where: arm and place of the seed of each run in the results, each ``[runs]``.
       state: shapes of the state of one run.
       metrics: shapes of the metrics of one segment of one run.
     """
 
     name: str
-    index: int
     learner: Any
     hparams: dict[str, np.ndarray]
     seeds: np.ndarray
-    number: np.ndarray
+    where: tuple[np.ndarray, np.ndarray]
     state: Any
     metrics: dict[str, jax.ShapeDtypeStruct]
 
     @property
     def bins(self) -> int:
         """Number of bins in a segment."""
-        return next(iter(self.metrics.values())).size
+        return next(iter(self.metrics.values())).shape[0]
 
-    def where(self, ids: np.ndarray) -> tuple[tuple[Any, ...], np.ndarray]:
-        """Cells of some runs (sorted numbers) in the results, and the run of each."""
-        setting, seed = np.nonzero(np.isin(self.number, ids))
-        rows = np.searchsorted(ids, self.number[setting, seed])
-        return (self.index, setting, seed), rows
+    def cells(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Where some runs are in the results."""
+        arms, seeds = self.where
+        return arms[ids], seeds[ids]
 
 
 class Program(NamedTuple):
@@ -62,9 +59,9 @@ class Program(NamedTuple):
 
 def enumerate_runs(
     name: str,
-    index: int,
+    first_arm: int,
     method: Any,
-    grid: Sequence[Mapping[str, float]],
+    points: Sequence[Mapping[str, float]],
     seeds: tuple[jax.Array, int],
     data: Any,
 ) -> Runs:
@@ -72,9 +69,9 @@ def enumerate_runs(
 
     Args:
       name: name of the method.
-      index: place of the method in the results.
-      method: its ``learner`` and the defaults of its ``hparams``.
-      grid: the settings, each with the value of every swept hyper-parameter.
+      first_arm: place of its first arm in the results.
+      method: its ``learner`` and the values of its ``hparams`` that are not swept.
+      points: for each of its arms the swept hyper-parameters.
       seeds: the study's key and the number of seeds.
       data: arrays that all runs share.
 
@@ -83,16 +80,14 @@ def enumerate_runs(
 
     Raises:
       ValueError: if the learner's segment changes the form of its state, or its metrics
-        do not all have the shape ``[bins]``.
+        are not ``[bins]`` or ``[bins, subsets]``.
     """
     key, num_seeds = seeds
-    points = [
-        tuple(setting.get(hparam, value) for hparam, value in method.hparams.items())
-        for setting in grid
-    ]
-    distinct = list(dict.fromkeys(points))
-    columns = np.repeat(np.array(distinct, float), num_seeds, axis=0).T
-    hparams = dict(zip(method.hparams, columns, strict=True))
+    rows = [{**method.hparams, **point} for point in points]
+    hparams = {
+        hparam: np.repeat([float(row[hparam]) for row in rows], num_seeds)
+        for hparam in method.hparams
+    }
     first = {
         hparam: jnp.asarray(values[0], float) for hparam, values in hparams.items()
     }
@@ -101,17 +96,16 @@ def enumerate_runs(
         jax.eval_shape(method.learner.init, key, first, data),
     )
     after, metrics = jax.eval_shape(method.learner.segment, state, data)
-    _check_forms(name, state, after, metrics)
-    place = np.array([distinct.index(point) for point in points])
-    number = place[:, None] * num_seeds + np.arange(num_seeds)
-    every_seed = np.tile(np.arange(num_seeds), len(distinct))
-    return Runs(
-        name, index, method.learner, hparams, every_seed, number, state, metrics
-    )
+    _check_state(name, state, after)
+    _check_metrics(name, metrics, method.learner.subsets)
+    every_seed = np.tile(np.arange(num_seeds), len(points))
+    arms = np.repeat(first_arm + np.arange(len(points)), num_seeds)
+    where = (arms, every_seed)
+    return Runs(name, method.learner, hparams, every_seed, where, state, metrics)
 
 
-def _check_forms(name: str, state: Any, after: Any, metrics: Any) -> None:
-    """Refuses a learner whose state changes form or whose metrics are not [bins]."""
+def _check_state(name: str, state: Any, after: Any) -> None:
+    """Refuses a learner whose state changes form."""
     old, new = (
         {jax.tree_util.keystr(path): (leaf.dtype, leaf.shape) for path, leaf in leaves}
         for leaves in map(jax.tree_util.tree_leaves_with_path, (state, after))
@@ -121,11 +115,17 @@ def _check_forms(name: str, state: Any, after: Any, metrics: Any) -> None:
             f"the segment of method {name!r} turns state{leaf} from {old.get(leaf)} "
             f"into {new.get(leaf)}; it must keep type and shape"
         )
+
+
+def _check_metrics(name: str, metrics: Any, subsets: Sequence[str]) -> None:
+    """Refuses metrics that are neither [bins] nor [bins, subsets]."""
     shapes = {metric: values.shape for metric, values in metrics.items()}
-    distinct = list(set(shapes.values()))
-    if len(distinct) != 1 or len(distinct[0]) != 1 or distinct[0] == (0,):
+    bins = {shape[:1] for shape in shapes.values()}
+    rest = {shape[1:] for shape in shapes.values()} - {()}
+    if len(bins) != 1 or bins & {(), (0,)} or rest - {(len(subsets),)}:
         raise ValueError(
-            f"metrics of method {name!r} must all have one shape [bins], not {shapes}"
+            f"metrics of method {name!r} must all have one shape [bins], or [bins, "
+            f"{len(subsets)}] for its {len(subsets)} subsets, not {shapes}"
         )
 
 

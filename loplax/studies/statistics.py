@@ -29,16 +29,17 @@ def summary(
       confidence: probability that the interval is to cover, in (0, 1).
 
     Returns:
-      A Dataset ``[method, setting, bin]``: ``mean``, ``low`` and ``high`` (NaN with
-      fewer than one and two runs), ``runs`` (how many count) and ``diverged`` (how
-      many had by then); ``.to_dataframe()`` makes a table of it.
+      A Dataset ``[arm, bin]`` or ``[arm, bin, subset]``: ``mean``, ``low`` and
+      ``high`` (NaN with fewer than one and two runs), ``runs`` (how many count) and
+      ``diverged`` (how many had by then); ``.to_dataframe()`` makes a table of it.
 
     Raises:
       ValueError: if there is no such metric or bin, or confidence is out of range.
 
     Example:
-      >>> found = results.empty(["bp"], {}, 2, [10.0], {"loss": np.dtype("float32")})
-      >>> every = (0, np.array([0, 0]), np.array([0, 1]))
+      >>> kinds = {"loss": (np.dtype("float32"), False)}
+      >>> found = results.empty(["bp"], {}, range(2), [10.0], kinds)
+      >>> every = (np.array([0, 0]), np.array([0, 1]))
       >>> results.record(found, every, 0, {"loss": np.array([[1.0], [3.0]])})
       >>> float(summary(found, "loss")["mean"].item())
       2.0
@@ -58,7 +59,7 @@ def summary(
     )
     runs = values.notnull().sum("seed")
     lost = chosen["diverged"] & (chosen["bins_sound"] <= chosen["bin"])
-    diverged = lost.sum("seed").transpose(*mean.dims)
+    diverged = lost.sum("seed").transpose("arm", "bin")
     found = {"mean": mean, "low": low, "high": high, "runs": runs, "diverged": diverged}
     return xarray.Dataset(found)
 

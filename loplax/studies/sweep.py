@@ -4,6 +4,7 @@ import contextlib
 import difflib
 import importlib.metadata
 import itertools
+import json
 import math
 import numbers
 import os
@@ -28,26 +29,33 @@ class Learner(NamedTuple):
         of float scalars, and the data that all runs share, all traced; state is any
         pytree of arrays and typed keys.
       segment: ``segment(state, data) -> (state, metrics)`` learns for a fixed number
-        of steps; metrics is a dict of arrays ``[bins]``, NaN where one has no value. A
-        ``loss`` or ``weight_change`` that is not finite, or any metric of a learner
-        that has neither, marks the run as diverged.
+        of steps; metrics is a dict of arrays ``[bins]`` or ``[bins, subsets]``, NaN
+        where one has no value. A ``loss`` or ``weight_change`` that is not finite, or
+        any metric of a learner that has neither, marks the run as diverged.
+      subsets: names of the subsets of held-out examples that its metrics tell apart;
+        the same for all methods of a study that have any.
     """
 
     init: Callable[[jax.Array, dict[str, jax.Array], Any], Any]
     segment: Callable[[Any, Any], tuple[Any, dict[str, jax.Array]]]
+    subsets: Sequence[str] = ()
 
 
 class Method(NamedTuple):
-    """A learner and the numbers that it uses.
+    """A learner, the numbers that it uses, and what else tells it from others.
 
     Attributes:
       learner: the learner.
-      hparams: every numeric hyper-parameter that it uses, with its value where the
-        sweep does not give another.
+      hparams: every numeric hyper-parameter that it uses by its dotted name, with its
+        value where the sweep does not give another.
+      choices: all that is static about the method, as JSON values.
+      defaults: for hyper-parameters and choices the library's default.
     """
 
     learner: Learner
     hparams: Mapping[str, float]
+    choices: Mapping[str, Any] = {}
+    defaults: Mapping[str, Any] = {}
 
 
 def run(
@@ -71,9 +79,8 @@ def run(
 ) -> xarray.Dataset:
     """Runs every method with every seed in every setting, or goes on doing so.
 
-    The settings are all combinations of the swept values. A method runs once for each
-    combination of the values that it uses. Run ``seed`` gets the key
-    ``jax.random.fold_in(key, seed)``, the same for all methods and settings, and
+    The arms of a method are all combinations of the swept values that it uses. Run
+    ``seed`` gets the key ``jax.random.fold_in(key, seed)``, the same for all arms, and
     however the runs are grouped; grouping changes its numbers by rounding at most.
 
     The same call on the same directory goes on where the last one stopped, and ends
@@ -87,7 +94,8 @@ def run(
       num_seeds: number of seeds.
       num_segments: length of a run in segments.
       steps_per_segment: examples that a segment learns from.
-      settings: for every swept hyper-parameter its values.
+      settings: for every swept hyper-parameter its values; a method that does not use
+        it has no further arms.
       data: arrays that all runs share, such as the images of a data set; kept once on
         every device, and not part of any checkpoint.
       config: whatever else the numbers depend on, as JSON values; kept in
@@ -123,7 +131,7 @@ def run(
       ...                 num_segments=5, steps_per_segment=1,
       ...                 settings={"size": [0.0, 1.0]}, progress=False)
       >>> found["place"].dims, found["place"].shape
-      (('method', 'setting', 'seed', 'bin'), (1, 2, 3, 5))
+      (('arm', 'seed', 'bin'), (2, 3, 5))
     """
     devices = list(jax.devices() if devices is None else devices)
     sizes = {
@@ -140,13 +148,16 @@ def run(
     if not checkpoint_seconds >= 0:
         raise ValueError(f"checkpoint_seconds is {checkpoint_seconds}; it must be >= 0")
     methods, settings = _check_numbers(methods, settings or {})
-    values = itertools.product(*settings.values())
-    grid = [dict(zip(settings, point, strict=True)) for point in values]
+    points = {name: _points(each, settings) for name, each in methods.items()}
+    firsts = itertools.accumulate(map(len, points.values()), initial=0)
     every = [
-        runs.enumerate_runs(name, index, methods[name], grid, (key, num_seeds), data)
-        for index, name in enumerate(methods)
+        runs.enumerate_runs(
+            name, first, methods[name], points[name], (key, num_seeds), data
+        )
+        for name, first in zip(methods, firsts, strict=False)
     ]
-    dataset = _empty(every, grid, sizes)
+    dataset = _empty(every, points, sizes)
+    dataset.attrs["config"] = json.dumps(checkpoints.as_json(config or {}))
     asked = _describe(methods, settings, key) | sizes
     whole = {"study": asked, "config": config or {}}
     folder = checkpoints.open_study(directory, whole, _versions(devices), overwrite)
@@ -185,8 +196,10 @@ def _check_numbers(
     if not methods:
         raise ValueError("methods is empty: there is nothing to run")
     methods = {
-        name: Method(learner, {key: _finite(key, v) for key, v in hparams.items()})
-        for name, (learner, hparams) in methods.items()
+        name: method._replace(
+            hparams={key: _finite(key, v) for key, v in method.hparams.items()}
+        )
+        for name, method in methods.items()
     }
     known = sorted({name for method in methods.values() for name in method.hparams})
     for name, values in settings.items():
@@ -206,26 +219,41 @@ def _finite(name: str, value: float) -> float:
     return float(value)
 
 
+def _points(
+    method: Method, settings: Mapping[str, list[float]]
+) -> list[dict[str, float]]:
+    """The swept numbers of each arm of a method."""
+    used = sorted(settings.keys() & method.hparams.keys())
+    values = itertools.product(*(settings[name] for name in used))
+    return [dict(zip(used, point, strict=True)) for point in values]
+
+
 def _empty(
     every: Sequence[runs.Runs],
-    grid: Sequence[Mapping[str, float]],
+    points: Mapping[str, Sequence[Mapping[str, float]]],
     sizes: Mapping[str, int],
 ) -> xarray.Dataset:
     """Empty results for the runs of all methods."""
     bins = {each.name: each.bins for each in every}
     if len(set(bins.values())) != 1:
         raise ValueError(f"methods have different numbers of bins a segment: {bins}")
+    subsets = {tuple(each.learner.subsets) for each in every} - {()}
+    if len(subsets) > 1:
+        raise ValueError(f"methods have different subsets: {sorted(subsets)}")
     ends = np.arange(1, sizes["num_segments"] * every[0].bins + 1) / every[0].bins
+    arms = [(name, point) for name in points for point in points[name]]
+    swept = sorted({name for _, point in arms for name in point})
     return results.empty(
-        [each.name for each in every],
-        {name: [setting[name] for setting in grid] for name in grid[0]},
-        sizes["num_seeds"],
+        [name for name, _ in arms],
+        {name: [point.get(name, np.nan) for _, point in arms] for name in swept},
+        range(sizes["num_seeds"]),
         ends * sizes["steps_per_segment"],
         {
-            name: np.result_type(shape.dtype, np.float32)
+            name: (np.result_type(shape.dtype, np.float32), len(shape.shape) > 1)
             for each in every
             for name, shape in each.metrics.items()
         },
+        next(iter(subsets), ()),
     )
 
 
@@ -234,7 +262,10 @@ def _describe(
 ) -> dict[str, Any]:
     """What was asked for, as JSON values."""
     return {
-        "methods": {name: method.hparams for name, method in methods.items()},
+        "methods": {
+            name: {"hparams": method.hparams, "choices": method.choices}
+            for name, method in methods.items()
+        },
         "settings": settings,
         "key": [str(jax.random.key_impl(key)), jax.random.key_data(key).tolist()],
     }

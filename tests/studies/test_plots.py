@@ -14,17 +14,19 @@ def study(settings=None, bins=4, seeds=5):
     """Results of three methods; the last has no ``dead``."""
     settings = settings or {}
     number = len(next(iter(settings.values()), [0]))
-    types = {name: np.dtype("float32") for name in ("loss", "dead")}
-    dataset = results.empty(METHODS, settings, seeds, STEPS, types)
+    types = {name: (np.dtype("float32"), False) for name in ("loss", "dead")}
+    methods = [name for name in METHODS for _ in range(number)]
+    swept = {name: 3 * list(values) for name, values in settings.items()}
+    dataset = results.empty(methods, swept, range(seeds), STEPS, types)
     rng = np.random.default_rng(0)
     for method in range(3):
         for setting in range(number):
-            cells = (np.full(seeds, setting), np.arange(seeds))
+            cells = (np.full(seeds, method * number + setting), np.arange(seeds))
             level = rng.uniform(size=(seeds, bins)) + 10 * method + setting
             values = {"loss": level, "dead": level / 100}
             if method == 2:
                 del values["dead"]
-            results.record(dataset, (method, *cells), 0, values)
+            results.record(dataset, cells, 0, values)
     return dataset
 
 
@@ -40,7 +42,7 @@ def test_curves_are_means_over_seeds():
     assert [line.get_label() for line in axes.lines] == METHODS
     for i, line in enumerate(axes.lines):
         np.testing.assert_array_equal(line.get_xdata(), STEPS)
-        mean = dataset["loss"].isel(method=i, setting=0).mean("seed")
+        mean = dataset["loss"].isel(arm=i).mean("seed")
         np.testing.assert_allclose(line.get_ydata(), mean, rtol=1e-5)
     assert len({line.get_color() for line in axes.lines}) == 3
 
@@ -51,7 +53,7 @@ def test_bands_lie_around_the_mean_and_within_the_runs():
     axes = drawn(dataset, "loss")
     assert len(axes.collections) == 3
     for i, (line, band) in enumerate(zip(axes.lines, axes.collections, strict=True)):
-        values = dataset["loss"].isel(method=i, setting=0)
+        values = dataset["loss"].isel(arm=i)
         vertices = band.get_paths()[0].vertices
         for x, y, step in zip(STEPS, line.get_ydata(), range(4), strict=True):
             heights = vertices[vertices[:, 0] == x][:, 1]
@@ -83,9 +85,9 @@ def test_curves_of_a_running_study_end_where_it_is():
 
 def test_a_diverged_run_is_drawn_until_it_diverges():
     dataset = study()
-    cell = (0, np.array([0]), np.array([4]))
+    cell = (np.array([0]), np.array([4]))
     results.record(dataset, cell, 0, {"loss": np.array([[100, np.nan, 1, 1]])})
-    values = dataset["loss"].isel(method=0, setting=0)
+    values = dataset["loss"].isel(arm=0)
     mean = [values[:, 0].mean(), *values[:4, 1:].mean("seed")]
     np.testing.assert_allclose(drawn(dataset, "loss").lines[0].get_ydata(), mean, 1e-5)
 
@@ -96,10 +98,10 @@ def test_a_diverged_run_is_drawn_until_it_diverges():
 def test_what_has_no_value_yet_hides_nothing(first, every):
     """Two runs of the first method have values from ``first`` on, the others always."""
     dataset = study()
-    dataset["dead"][0, 0, :2, :first] = np.nan
-    dataset["dead"][1, 0, :, :first] = np.nan
-    dataset["dead"][1, 0, :, 3] = np.nan
-    values = plots.coarse(dataset, "dead", every)["dead"].isel(setting=0)
+    dataset["dead"][0, :2, :first] = np.nan
+    dataset["dead"][1, :, :first] = np.nan
+    dataset["dead"][1, :, 3] = np.nan
+    values = plots.coarse(dataset, "dead", every)["dead"]
     axes = drawn(dataset, "dead", every=every)
     for line, method in zip(axes.lines, values, strict=False):
         mean = method.mean("seed")
@@ -116,19 +118,19 @@ def test_what_has_no_value_yet_hides_nothing(first, every):
 @pytest.mark.filterwarnings("error")
 def test_methods_are_compared_from_the_first_bin_with_a_value_on():
     dataset = study()
-    dataset["loss"][:, 0, :, 0] = np.nan
-    dataset["loss"][0, 0, :4, 1] = np.nan
+    dataset["loss"][:, :, 0] = np.nan
+    dataset["loss"][0, :4, 1] = np.nan
     assert plots.first(dataset, "loss") == 1
     assert plots.first(study(bins=0), "loss") == 0
     _, (axes,) = plots.panels(1)
     plots.comparison(axes, dataset, "loss")
-    mean = dataset["loss"].isel(setting=0, bin=1).mean("seed")
+    mean = dataset["loss"].isel(bin=1).mean("seed")
     np.testing.assert_allclose(axes.containers[0].lines[0].get_xdata(), mean, rtol=1e-6)
 
 
 def test_curves_of_another_setting():
     dataset = study({"learning_rate": [0.1, 0.01]})
-    mean = dataset["loss"].isel(method=1, setting=1).mean("seed")
+    mean = dataset["loss"].isel(arm=3).mean("seed")
     axes = drawn(dataset, "loss", setting=1)
     np.testing.assert_allclose(axes.lines[1].get_ydata(), mean, rtol=1e-5)
 
@@ -157,7 +159,9 @@ def test_settings_show_the_best_of_what_else_was_swept():
     for i, container in enumerate(axes.containers):
         line = container.lines[0]
         np.testing.assert_array_equal(line.get_xdata(), [0.01, 0.1])
-        np.testing.assert_allclose(line.get_ydata(), last[i, [2, 0]], rtol=1e-5)
+        np.testing.assert_allclose(
+            line.get_ydata(), last[[4 * i + 2, 4 * i]], rtol=1e-5
+        )
     assert axes.get_xscale() == "log"
     assert axes.get_xlabel() == "rate"
 
@@ -188,7 +192,7 @@ def test_coarse_bins_are_means_at_the_place_of_the_last():
     dataset = study()
     coarse = plots.coarse(dataset, "loss", 2)
     np.testing.assert_array_equal(coarse["step"], [20.0, 40.0])
-    pairs = dataset["loss"].values.reshape(3, 1, 5, 2, 2)
+    pairs = dataset["loss"].values.reshape(3, 5, 2, 2)
     np.testing.assert_allclose(coarse["loss"], pairs.mean(-1), rtol=1e-6)
     assert plots.coarse(dataset, "loss", 1) is dataset
 
@@ -204,5 +208,5 @@ def test_methods_are_compared_in_the_order_of_their_last_bins():
         "linear",
     ]
     for bars, place in zip(axes.containers, (0, -1), strict=True):
-        mean = dataset["loss"].isel(setting=0, bin=place).mean("seed")
+        mean = dataset["loss"].isel(bin=place).mean("seed")
         np.testing.assert_allclose(bars.lines[0].get_xdata(), mean, rtol=1e-6)

@@ -14,15 +14,19 @@ from loplax.studies import results, statistics
 
 
 def new(num_seeds=3, num_bins=4, metrics=("loss",), **settings):
-    types = {name: np.dtype("float32") for name in metrics}
+    types = {name: (np.dtype("float32"), False) for name in metrics}
     steps = np.arange(1.0, num_bins + 1)
-    return results.empty(["bp", "cbp"], settings, num_seeds, steps, types)
+    methods = ["bp", "cbp"]
+    if settings:
+        methods = [name for name in methods for _ in next(iter(settings.values()))]
+        settings = {name: [*values, *values] for name, values in settings.items()}
+    return results.empty(methods, settings, range(num_seeds), steps, types)
 
 
-def fill(dataset, values, method=0, first_bin=0, metric="loss"):
-    """Records ``values [seeds, bins]`` in the first setting of a method."""
+def fill(dataset, values, arm=0, first_bin=0, metric="loss"):
+    """Records ``values [seeds, bins]`` of an arm."""
     seeds = np.arange(len(values))
-    where = (method, np.zeros_like(seeds), seeds)
+    where = (np.full_like(seeds, arm), seeds)
     results.record(dataset, where, first_bin, {metric: np.asarray(values)})
 
 
@@ -32,18 +36,17 @@ def test_what_was_recorded_is_loaded(tmp_path_factory, values, first_bin):
     folder = tmp_path_factory.mktemp("any")
     dataset = new(size=[0.1, 0.2])
     values = np.array(values, np.float32).reshape(3, 2)
-    fill(dataset, values, method=1, first_bin=first_bin)
+    fill(dataset, values, arm=2, first_bin=first_bin)
     results.write(dataset, folder)
     found = results.load(folder)
-    xarray.testing.assert_identical(
-        found.drop_vars("method"), dataset.drop_vars("method")
-    )
-    cells = found["loss"][1, 0, :, first_bin : first_bin + 2]
+    texts = ["arm", "method"]
+    xarray.testing.assert_identical(found.drop_vars(texts), dataset.drop_vars(texts))
+    cells = found["loss"][2, :, first_bin : first_bin + 2]
     np.testing.assert_array_equal(cells, values)
     assert found["loss"].notnull().sum() == np.sum(~np.isnan(values))
     assert found["bins_done"].values.sum() == 3 * (first_bin + 2)
     expected = ~np.isfinite(values).all(axis=1)
-    np.testing.assert_array_equal(found["diverged"][1, 0], expected)
+    np.testing.assert_array_equal(found["diverged"][2], expected)
     assert found["diverged"].sum() == expected.sum()
 
 
@@ -62,7 +65,7 @@ def test_a_rewritten_file_has_the_same_bytes(tmp_path):
 def test_plain_xarray_opens_the_file(tmp_path):
     results.write(new(), tmp_path)
     with xarray.open_dataset(tmp_path / "results.nc") as found:
-        assert list(found["method"].values) == ["bp", "cbp"]
+        assert list(found["arm"].values) == ["bp", "cbp"]
         assert found["diverged"].dtype == bool
 
 
@@ -71,10 +74,10 @@ def test_forgetting_blanks_the_later_bins():
     values = np.ones([3, 4])
     values[1, 3] = np.inf
     fill(dataset, values)
-    results.forget(dataset, (0, np.array([0, 0]), np.array([0, 1])), 2)
-    assert dataset["bins_done"].values[0, 0].tolist() == [2, 2, 4]
-    assert dataset["loss"][0, 0].notnull().sum("bin").values.tolist() == [2, 2, 4]
-    results.forget(dataset, (0, np.array([0]), np.array([1])), 0)
+    results.forget(dataset, (np.array([0, 0]), np.array([0, 1])), 2)
+    assert dataset["bins_done"].values[0].tolist() == [2, 2, 4]
+    assert dataset["loss"][0].notnull().sum("bin").values.tolist() == [2, 2, 4]
+    results.forget(dataset, (np.array([0]), np.array([1])), 0)
     assert not dataset["diverged"].any()
 
 
@@ -100,7 +103,7 @@ def test_a_failed_write_leaves_the_file_of_before(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["results.nc"]
 
 
-@pytest.mark.parametrize("name", ["bin", "step", "diverged", "method"])
+@pytest.mark.parametrize("name", ["bin", "step", "diverged", "method", "arm", "subset"])
 def test_taken_names_are_refused(name):
     with pytest.raises(ValueError, match=f"{name!r} is taken"):
         new(**{name: [1.0]})
@@ -115,7 +118,7 @@ def test_the_summary_is_that_of_scipy():
     found = statistics.summary(dataset, "loss", [0, -1], confidence=0.9)
     assert found["bin"].values.tolist() == [0, 3]
     for column, i in ((0, 0), (3, 1)):
-        cell = found.isel(method=0, setting=0, bin=i)
+        cell = found.isel(arm=0, bin=i)
         data = values[:, column].astype(float)
         interval = stats.bootstrap(
             (data,),
@@ -146,7 +149,7 @@ def test_a_run_has_diverged_where_its_loss_is_not_finite(
     if not aware:
         del given["weight_change"]
     dataset = new(num_seeds=6, metrics=names)
-    cells = (0, np.zeros(6, int), np.arange(6))
+    cells = (np.zeros(6, int), np.arange(6))
 
     def enter(start, stop):
         for first in range(start, stop, size):
@@ -161,9 +164,9 @@ def test_a_run_has_diverged_where_its_loss_is_not_finite(
             [given[name][:, :bins] for name in names[:2] if name in given]
         )
         sound = [int(np.argmin([*row, False])) for row in signs.all(axis=0)]
-        assert dataset["bins_sound"].values[0, 0].tolist() == sound
-        assert dataset["diverged"].values[0, 0].tolist() == [n < bins for n in sound]
-        seen = results.counting(dataset, "other").values[0, 0]
+        assert dataset["bins_sound"].values[0].tolist() == sound
+        assert dataset["diverged"].values[0].tolist() == [n < bins for n in sound]
+        seen = results.counting(dataset, "other").values[0]
         for values, row, n in zip(given["other"], seen, sound, strict=True):
             expected = np.where(np.isfinite(values[:n]), values[:n], np.nan)
             np.testing.assert_array_equal(row, [*expected, *[np.nan] * (4 - n)])
@@ -176,22 +179,52 @@ def test_a_run_has_diverged_where_its_loss_is_not_finite(
     expect(4)
 
 
+def test_metrics_may_have_a_value_for_each_subset(tmp_path):
+    """Beside those that have one value; one that is not finite tells as any other."""
+    kinds = {"loss": (np.float32, False), "weight_change": (np.float32, True)}
+    dataset = results.empty(["bp"], {}, range(2), [1.0, 2.0], kinds, ["old", "new"])
+    change = np.arange(8.0).reshape(2, 2, 2)
+    change[1, 1, 0] = np.inf
+    where = (np.zeros(2, int), np.arange(2))
+    metrics = {"loss": np.ones([2, 2]), "weight_change": change}
+    results.record(dataset, where, 0, metrics)
+    results.write(dataset, tmp_path)
+    found = results.load(tmp_path)
+    assert found["weight_change"].dims == ("arm", "seed", "bin", "subset")
+    assert found["weight_change"].sel(arm="bp", seed=0, bin=1, subset="new") == 3
+    assert found["bins_sound"].values.tolist() == [[2, 1]]
+    counting = results.counting(found, "weight_change")
+    assert counting.notnull().sum(["arm", "bin", "subset"]).values.tolist() == [4, 2]
+    results.forget(found, where, 1)
+    assert found["weight_change"].notnull().sum() == 4
+
+
+def test_arms_are_named_by_what_they_are():
+    """Whatever the order of the swept names; and no two may be the same."""
+    names = {"b": [1e-4, np.nan, 1 / 3], "a.x": [2.0, np.nan, 1.0]}
+    found = results.empty(["bp", "cbp", "bp"], names, [0], [1.0], {})
+    expected = ["bp a.x=2 b=0.0001", "cbp", "bp a.x=1 b=0.3333333333333333"]
+    assert found["arm"].values.tolist() == expected
+    with pytest.raises(ValueError, match="two arms 'bp'"):
+        results.empty(["bp", "bp"], {}, [0], [1.0], {})
+
+
 def test_any_metric_tells_of_a_learner_without_a_loss():
     dataset = new(metrics=["place"])
     fill(dataset, [[1.0, 1.0], [1.0, np.inf], [np.nan, 1.0]], metric="place")
-    assert dataset["bins_sound"].values[0, 0].tolist() == [2, 1, 0]
+    assert dataset["bins_sound"].values[0].tolist() == [2, 1, 0]
 
 
 @pytest.mark.filterwarnings("error")
 def test_the_summary_counts_what_has_a_value():
     """Not yet, in some seeds or in all; never; and before a run diverges."""
     dataset = new(metrics=["loss", "return"])
-    where = (0, np.zeros(3, int), np.arange(3))
+    where = (np.zeros(3, int), np.arange(3))
     loss = np.array([[1.0, 1, 1, 1], [1, 1, 1, np.nan], [1, 1, 1, 1]])
     found = np.array([[np.nan, np.nan, 2, 4], [np.nan, 0, 4, 9], [np.nan] * 3 + [6]])
     results.record(dataset, where, 0, {"loss": loss, "return": found})
-    assert dataset["diverged"].values[0, 0].tolist() == [False, True, False]
-    table = statistics.summary(dataset, "return", range(4)).isel(method=0, setting=0)
+    assert dataset["diverged"].values[0].tolist() == [False, True, False]
+    table = statistics.summary(dataset, "return", range(4)).isel(arm=0)
     np.testing.assert_array_equal(table["mean"], [np.nan, 0, 3, 5])
     assert table["runs"].values.tolist() == [0, 1, 2, 2]
     assert table["diverged"].values.tolist() == [0, 0, 0, 1]
@@ -202,18 +235,18 @@ def test_the_summary_leaves_out_diverged_and_unfinished_runs():
     dataset = new(num_seeds=4)
     fill(dataset, [[1.0, 1.0], [3.0, 3.0], [np.nan, 9.0]])
     table = statistics.summary(dataset, "loss", [1, 2]).to_dataframe()
-    done = table.loc[("bp", 0, 1)]
+    done = table.loc[("bp", 1)]
     assert (done["mean"], done["runs"], done["diverged"]) == (2, 2, 1)
     assert 1 <= done["low"] <= 2 <= done["high"] <= 3
-    later = table.loc[("bp", 0, 2)]
+    later = table.loc[("bp", 2)]
     assert np.isnan(later["mean"]) and later["runs"] == 0
-    assert np.isnan(table.loc[("cbp", 0, 1)]["mean"])
+    assert np.isnan(table.loc[("cbp", 1)]["mean"])
 
 
 def test_one_run_has_a_mean_but_no_interval():
     dataset = new(num_seeds=1)
     fill(dataset, [[5.0]])
-    found = statistics.summary(dataset, "loss", [0]).isel(method=0)
+    found = statistics.summary(dataset, "loss", [0]).isel(arm=0)
     assert found["mean"] == 5 and found["low"].isnull().all()
 
 

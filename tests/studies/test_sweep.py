@@ -80,7 +80,7 @@ def plain(tmp_path_factory):
 def start(directory, **changes):
     """Starts this file as a program."""
     two = {"JAX_NUM_CPU_DEVICES": str(changes.pop("devices", 1))}
-    root = str(pathlib.Path(__file__).parents[1])
+    root = str(pathlib.Path(__file__).parents[2])
     return subprocess.Popen(
         [sys.executable, __file__, str(directory), json.dumps(changes)],
         env=os.environ | two | {"PYTHONPATH": root, "JAX_PLATFORMS": "cpu"},
@@ -147,8 +147,8 @@ def crashed(crash_site, tmp_path):
 def test_results_are_those_of_the_plain_loop(plain):
     """Every cell holds what init and segment give for its key and its setting."""
     found, _ = plain
-    for setting, seed in [(0, 0), (1, 2), (3, 1)]:
-        cell = found.isel(method=0, setting=setting, seed=seed)
+    for arm, seed in [(0, 0), (1, 2), (5, 1)]:
+        cell = found.isel(arm=arm, seed=seed)
         hparams = {"size": jnp.float32(cell["size"].item())}
         state = init(jax.random.fold_in(jax.random.key(7), seed), hparams)
         collected = []
@@ -162,29 +162,24 @@ def test_results_are_those_of_the_plain_loop(plain):
 
 def test_the_dataset_is_labelled(plain):
     found, _ = plain
-    assert dict(found.sizes) == {"method": 2, "setting": 4, "seed": 3, "bin": 24}
-    assert list(found["method"].values) == ["walk", "deaf"]
-    assert list(found["size"].values) == [0.1, 0.1, 0.5, 0.5]
-    assert list(found["deaf"].values) == [1, 2, 1, 2]
+    assert dict(found.sizes) == {"arm": 6, "seed": 3, "bin": 24}
+    assert list(found["method"].values) == ["walk"] * 2 + ["deaf"] * 4
+    assert list(found["arm"].values[[0, 5]]) == [
+        "walk size=0.1",
+        "deaf deaf=2 size=0.5",
+    ]
+    assert list(found["size"].values) == [0.1, 0.5, 0.1, 0.5, 0.1, 0.5]
+    np.testing.assert_array_equal(found["deaf"], [np.nan, np.nan, 1, 1, 2, 2])
+    assert json.loads(found.attrs["config"]) == {}
     assert list(found["step"].values) == [10.0 * (i + 1) for i in range(24)]
     assert (found["bins_done"] == 24).all() and not found["diverged"].any()
 
 
 def test_seeds_draw_the_same_in_all_methods_and_settings(plain):
     found, _ = plain
-    draws = found["draw"].stack(cell=["method", "setting"])
-    assert (draws == draws.isel(cell=0)).all()
-    assert len(np.unique(draws.isel(cell=0))) == 3 * 24
-
-
-def test_a_setting_that_a_method_does_not_use_costs_nothing(plain):
-    found, _ = plain
-    walk = found["loss"].sel({"method": "walk"})
-    np.testing.assert_array_equal(walk.isel(setting=0), walk.isel(setting=1))
-    grid = [{"size": 0.1, "deaf": 1.0}, {"size": 0.1, "deaf": 2.0}]
-    seeds = (jax.random.key(0), 3)
-    assert runs.enumerate_runs("walk", 0, WALK, grid, seeds, ()).seeds.size == 3
-    assert runs.enumerate_runs("deaf", 0, DEAF, grid, seeds, ()).seeds.size == 6
+    draws = found["draw"]
+    assert (draws == draws.isel(arm=0)).all()
+    assert len(np.unique(draws.isel(arm=0))) == 3 * 24
 
 
 @pytest.mark.parametrize(
@@ -234,16 +229,16 @@ def test_a_diverged_run_is_marked_and_leaves_the_others_alone(plain, tmp_path):
 
     walk = sweep.Method(sweep.Learner(init, segment_that_fails), {"size": 1.0})
     found = study(tmp_path, {"walk": walk}, settings={"size": [0.1, 2.0]})
-    assert found["diverged"].values[0].tolist() == [[False] * 3, [True] * 3]
+    assert found["diverged"].values.tolist() == [[False] * 3, [True] * 3]
     assert (found["bins_done"] == 24).all()
-    assert found["bins_sound"].values[0].tolist() == [[24] * 3, [8] * 3]
-    where = np.isnan(found["loss"].isel(setting=1)).all(["method", "seed"])
+    assert found["bins_sound"].values.tolist() == [[24] * 3, [8] * 3]
+    where = np.isnan(found["loss"].isel(arm=1)).all("seed")
     assert where.values.tolist() == [False] * 8 + [True] * 16
-    table = statistics.summary(found, "late", range(24)).isel(method=0)
+    table = statistics.summary(found, "late", range(24))
     runs = [[0] * 4 + [3] * 20, [0] * 4 + [3] * 4 + [0] * 16]
     assert table["runs"].values.tolist() == runs
     np.testing.assert_allclose(
-        found["loss"][0, 0], plain[0]["loss"].isel(method=0, setting=0), rtol=2e-5
+        found["loss"][0], plain[0]["loss"].isel(arm=0), rtol=2e-5
     )
 
 
@@ -254,8 +249,8 @@ def test_methods_may_have_different_metrics(tmp_path):
 
     more = sweep.Method(sweep.Learner(init, segment_with_more), {"size": 0.3})
     found = study(tmp_path, {"walk": WALK, "more": more}, settings={})
-    assert found["more"].sel({"method": "walk"}).isnull().all()
-    assert found["more"].sel({"method": "more"}).notnull().all()
+    assert found["more"].sel(arm="walk").isnull().all()
+    assert found["more"].sel(arm="more").notnull().all()
     assert not found["diverged"].any()
 
 
@@ -373,27 +368,26 @@ def test_the_directory_of_a_finished_study(tmp_path, plain, monkeypatch):
     assert {"python", "jax", "device"} <= set(
         json.loads((tmp_path / "versions.json").read_text())
     )
-    assert (tmp_path / "results.nc").read_bytes() == plain[1]
-    xarray.testing.assert_identical(
-        xarray.load_dataset(tmp_path / "results.nc"), plain[0]
-    )
+    found = xarray.load_dataset(tmp_path / "results.nc")
+    xarray.testing.assert_equal(found, plain[0])
+    assert json.loads(found.attrs["config"]) == {"net": "mlp"}
     monkeypatch.setattr(runs, "build", None)
-    xarray.testing.assert_identical(study(tmp_path, config={"net": "mlp"}), plain[0])
+    xarray.testing.assert_identical(study(tmp_path, config={"net": "mlp"}), found)
 
 
 def test_a_crashed_study_goes_on_where_it_was(crashed, plain, monkeypatch):
     recorded = []
     stop_after(monkeypatch, 1, lambda: recorded.append(results.load(crashed)))
     study(crashed)
-    assert recorded[0]["bins_done"].sel({"method": "deaf"}).values.min() == 4 * BINS
+    assert recorded[0]["bins_done"].isel(arm=slice(2, 6)).values.min() == 4 * BINS
     assert (crashed / "results.nc").read_bytes() == plain[1]
 
 
 def test_results_are_there_while_the_study_runs(crashed):
     found = results.load(crashed)
-    assert (found["bins_done"].sel({"method": "walk"}) == 24).all()
-    assert (found["bins_done"].sel({"method": "deaf"}) == 16).all()
-    assert found["loss"].sel({"method": "deaf"}).notnull().sum() == 4 * 3 * 16
+    walk, deaf = found.isel(arm=slice(0, 2)), found.isel(arm=slice(2, 6))
+    assert (walk["bins_done"] == 24).all() and (deaf["bins_done"] == 16).all()
+    assert deaf["loss"].notnull().sum() == 4 * 3 * 16
 
 
 def truncate(path):
@@ -477,9 +471,9 @@ def test_ctrl_c_saves_and_the_same_call_goes_on(tmp_path, plain, monkeypatch, ca
         study(tmp_path)
     assert "the same call goes on" in capsys.readouterr().err
     assert signal.getsignal(signal.SIGINT) is before
-    assert results.load(tmp_path)["bins_done"].max("setting").values.tolist() == [
-        [24] * 3,
-        [8] * 3,
+    assert results.load(tmp_path)["bins_done"].values.tolist() == [
+        *[[24] * 3] * 2,
+        *[[8] * 3] * 4,
     ]
     study(tmp_path)
     assert (tmp_path / "results.nc").read_bytes() == plain[1]
