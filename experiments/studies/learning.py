@@ -106,9 +106,13 @@ class Study(NamedTuple):
             unroll=config.unroll or (2 if jax.default_backend() == "cpu" else 1),
             fresh=self.fresh,
         )
-        return sweep.Method(
-            sweep.Learner(functools.partial(supervised.init, build), segment), values
+        test = self.stream(self.data).test
+        learner = sweep.Learner(
+            functools.partial(supervised.init, build),
+            segment,
+            test.subsets if test else (),
         )
+        return sweep.Method(learner, values)
 
 
 def segments(bins: int, most: int = BINS_PER_SEGMENT) -> tuple[int, int]:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from loplax import streams, supervised
+from loplax.studies import results, sweep
 from loplax.supervised.problem import Keeper, Problem, TrainState, stateless
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
@@ -244,3 +245,64 @@ def test_the_control_learns_whole_chunks():
 def test_bins_that_do_not_fit_are_refused(sizes, message):
     with pytest.raises(ValueError, match=message):
         supervised.segment(BUILD, start(), **sizes)
+
+
+def averaging():
+    """A mean of the weights, tested in their place."""
+
+    def on_step(state, seen):
+        middle = lambda mean, w: 0.9 * mean + 0.1 * w
+        mean = jax.tree.map(middle, state.memory["mean"], state.params)
+        return state._replace(memory={"mean": mean})
+
+    return {
+        "keepers": (Keeper("mean", lambda state: state.params, on_step),),
+        "evaluated": {"test": lambda state: (state.memory["mean"], state.stats)},
+    }
+
+
+def test_every_update_of_a_study_is_tested_on_every_subset(tmp_path):
+    """Two methods, of which one averages, in two settings, from sweep to results."""
+
+    def method(**changes):
+        def build(hparams, key, data):
+            tx = optax.with_extra_args_support(optax.sgd(hparams["learning_rate"]))
+            return builder(**changes)({}, None, ())._replace(tx=tx)
+
+        segment = functools.partial(
+            supervised.segment, build, bins=16, bins_per_chunk=8, fresh=False
+        )
+        init = functools.partial(supervised.init, build)
+        learner = sweep.Learner(init, segment, SUBSETS)
+        return sweep.Method(learner, {"learning_rate": 0.01})
+
+    sweep.run(
+        tmp_path,
+        {"plain": method(), "averaged": method(**averaging())},
+        key=jax.random.key(0),
+        num_seeds=2,
+        num_segments=2,
+        steps_per_segment=16,
+        settings={"learning_rate": [0.0, 0.01]},
+        progress=False,
+    )
+    found = results.load(tmp_path)
+    assert found["test_loss"].dims == ("arm", "seed", "bin", "subset")
+    assert found["loss"].dims == found["task"].dims == ("arm", "seed", "bin")
+    assert found["subset"].values.tolist() == list(SUBSETS)
+    np.testing.assert_array_equal(found["step"], 1 + np.arange(32))
+    # Tasks of 24 updates; the first has nothing old.
+    np.testing.assert_array_equal(found["task"][0, 0], np.arange(32) // 24)
+    old = found["test_loss"].sel(subset="old")
+    np.testing.assert_array_equal(np.isnan(old[0, 0]), np.arange(32) < 24)
+    starts = found["test_loss_start"].sel(subset="new").notnull()
+    np.testing.assert_array_equal(np.flatnonzero(starts[0, 0]), [0, 24])
+    everything = found["test_loss"].sel(subset="all")
+    still, moving = (
+        everything.isel(arm=found["learning_rate"].values == rate)
+        for rate in (0.0, 0.01)
+    )
+    # Without learning, weights and their mean are alike until they become 0.
+    np.testing.assert_allclose(still[0, :, :24], still[1, :, :24], rtol=1e-5)
+    assert np.all(np.abs(still[0, :, 24:] - still[1, :, 24:]) > 1e-4)
+    assert np.all(np.ptp(moving.values[:, :, :24], axis=2) > 0)
