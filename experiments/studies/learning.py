@@ -107,7 +107,12 @@ class Study(NamedTuple):
             unroll=config.unroll or (2 if jax.default_backend() == "cpu" else 1),
             fresh=self.fresh,
         )
-        learner = sweep.Learner(functools.partial(supervised.init, build), segment)
+        test = self.stream(self.data, self.numbers).test
+        learner = sweep.Learner(
+            functools.partial(supervised.init, build),
+            segment,
+            test.subsets if test else (),
+        )
         return sweep.Method(learner, values, made.described, settings.DEFAULTS)
 
 

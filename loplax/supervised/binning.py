@@ -63,6 +63,7 @@ def in_chunk(
       The state, and the metrics of the bins, ``[parts]`` or ``[parts, subsets]``, with
       the measures over the chunk.
     """
+    params = state.params
     state, items, begins = _begin(problem, state)
     tested = _test_start(problem, state, begins)
     items = jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), items)
@@ -74,9 +75,10 @@ def in_chunk(
         after, items, _ = _begin(problem, state)
         return after, jax.tree.map(lambda x: x[0], items)
 
-    def one_part(state, part):
+    def one_part(carry, part):
+        state, before = carry
         number, items, item = part
-        is_last, before = number == parts - 1, state.params
+        is_last = number == parts - 1
         state, measured = learning.learn(problem, state, items, unroll)
         if closes:
             end = functools.partial(_end, problem)
@@ -86,9 +88,11 @@ def in_chunk(
             stay = lambda state, item: (state, item)
             upcoming = jax.lax.cond(is_last, next_chunk, stay, state, item)
             found |= _observe(problem, *upcoming)
-        return state, found
+        return (state, state.params), found
 
-    state, found = jax.lax.scan(one_part, state, (number, items, following))
+    # What on_task changes counts as a change in the first bin.
+    parted = number, items, following
+    (state, _), found = jax.lax.scan(one_part, (state, params), parted)
     first = {name: jnp.mean(found[name]) for name in ("loss", *problem.measures)}
     in_first = lambda x: jnp.full((parts, *x.shape), jnp.nan).at[0].set(x)
     return state, (found | jax.tree.map(in_first, tested), first)

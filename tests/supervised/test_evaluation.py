@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from loplax import streams, supervised
+from loplax.studies import results, sweep
 from loplax.supervised.problem import Keeper, Problem, TrainState, stateless
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
@@ -162,8 +163,9 @@ def test_bins_know_their_task_and_what_was_tested_when_it_began():
 def test_a_bin_with_several_tasks_has_the_start_of_its_last():
     _, found = segments(BUILD, bins=1, chunks=5)(start())
     _, each = segments(BUILD, bins=5, chunks=1)(start())
-    np.testing.assert_allclose(found["test_loss_start"][0], each["test_loss_start"][3])
-    assert found["task"] == [1]
+    expected = each["test_loss_start"][3]
+    np.testing.assert_allclose(found["test_loss_start"][0], expected, rtol=1e-5)
+    np.testing.assert_array_equal(found["task"], [1])
 
 
 def test_nothing_is_tested_at_starts_unless_asked_for():
@@ -171,21 +173,16 @@ def test_nothing_is_tested_at_starts_unless_asked_for():
     assert found.keys() == {"loss", "task", "test_loss", "weight_change"}
 
 
-@pytest.mark.parametrize("parts", [8, 2])
-def test_bins_of_a_chunk_are_as_if_the_stream_drew_so_few_at_a_time(parts):
+def test_bins_of_a_chunk_are_as_if_the_stream_drew_so_few_at_a_time():
     """Down to single steps, with the diagnostics of the item that comes next."""
-    observe = ("weights", "gradients", "step")
-    whole, small = builder(observe=observe), builder(8 // parts, observe=observe)
-    options = {"bins": 4 * parts}
-    end, found = segments(whole, bins_per_chunk=parts, **options)(start(whole))
-    same, expected = segments(small, chunks=1, **options)(start(small))
+    whole, small = (builder(size, observe=("weights", "step")) for size in (8, 1))
+    end, found = segments(whole, bins=32, bins_per_chunk=8)(start(whole))
+    same, expected = segments(small, bins=32)(start(small))
     assert_close(found, expected)
-    assert found["test_loss"].shape == (4 * parts, 3)
     np.testing.assert_allclose(end.params["w"], same.params["w"], rtol=1e-5)
-    assert list(np.flatnonzero(np.isfinite(found["test_loss_start"][:, 2]))) == [
-        0,
-        3 * parts,
-    ]
+    assert found["test_loss"].shape == (32, 3)
+    starts = np.isfinite(found["test_loss_start"][:, 2])
+    np.testing.assert_array_equal(np.flatnonzero(starts), [0, 24])
 
 
 def halving():
@@ -248,3 +245,64 @@ def test_the_control_learns_whole_chunks():
 def test_bins_that_do_not_fit_are_refused(sizes, message):
     with pytest.raises(ValueError, match=message):
         supervised.segment(BUILD, start(), **sizes)
+
+
+def averaging():
+    """A mean of the weights, tested in their place."""
+
+    def on_step(state, seen):
+        middle = lambda mean, w: 0.9 * mean + 0.1 * w
+        mean = jax.tree.map(middle, state.memory["mean"], state.params)
+        return state._replace(memory={"mean": mean})
+
+    return {
+        "keepers": (Keeper("mean", lambda state: state.params, on_step),),
+        "evaluated": {"test": lambda state: (state.memory["mean"], state.stats)},
+    }
+
+
+def test_every_update_of_a_study_is_tested_on_every_subset(tmp_path):
+    """Two methods, of which one averages, in two settings, from sweep to results."""
+
+    def method(**changes):
+        def build(hparams, key, data):
+            tx = optax.with_extra_args_support(optax.sgd(hparams["learning_rate"]))
+            return builder(**changes)({}, None, ())._replace(tx=tx)
+
+        segment = functools.partial(
+            supervised.segment, build, bins=16, bins_per_chunk=8, fresh=False
+        )
+        init = functools.partial(supervised.init, build)
+        learner = sweep.Learner(init, segment, SUBSETS)
+        return sweep.Method(learner, {"learning_rate": 0.01})
+
+    sweep.run(
+        tmp_path,
+        {"plain": method(), "averaged": method(**averaging())},
+        key=jax.random.key(0),
+        num_seeds=2,
+        num_segments=2,
+        steps_per_segment=16,
+        settings={"learning_rate": [0.0, 0.01]},
+        progress=False,
+    )
+    found = results.load(tmp_path)
+    assert found["test_loss"].dims == ("arm", "seed", "bin", "subset")
+    assert found["loss"].dims == found["task"].dims == ("arm", "seed", "bin")
+    assert found["subset"].values.tolist() == list(SUBSETS)
+    np.testing.assert_array_equal(found["step"], 1 + np.arange(32))
+    # Tasks of 24 updates; the first has nothing old.
+    np.testing.assert_array_equal(found["task"][0, 0], np.arange(32) // 24)
+    old = found["test_loss"].sel(subset="old")
+    np.testing.assert_array_equal(np.isnan(old[0, 0]), np.arange(32) < 24)
+    starts = found["test_loss_start"].sel(subset="new").notnull()
+    np.testing.assert_array_equal(np.flatnonzero(starts[0, 0]), [0, 24])
+    everything = found["test_loss"].sel(subset="all")
+    still, moving = (
+        everything.isel(arm=found["learning_rate"].values == rate)
+        for rate in (0.0, 0.01)
+    )
+    # Without learning, weights and their mean are alike until they become 0.
+    np.testing.assert_allclose(still[0, :, :24], still[1, :, :24], rtol=1e-5)
+    assert np.all(np.abs(still[0, :, 24:] - still[1, :, 24:]) > 1e-4)
+    assert np.all(np.ptp(moving.values[:, :, :24], axis=2) > 0)
