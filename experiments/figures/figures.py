@@ -12,7 +12,7 @@ import xarray
 
 from experiments.figures import words
 from experiments.launch import command_line
-from experiments.methods import specs
+from experiments.methods import composing
 from loplax.studies import looks, panels, plots, results, statistics
 
 GROUP = 8  # arms in one panel of the main figure, at most
@@ -48,9 +48,6 @@ class Figure(NamedTuple):
 def draw(
     dataset: xarray.Dataset,
     shown: Figure,
-    *,
-    labels: Mapping[str, str] | None = None,
-    colours: Mapping[str, str] | None = None,
 ) -> dict[str, matplotlib.figure.Figure]:
     """Draws the metric and the diagnostics over time, and what was compared and swept.
 
@@ -61,8 +58,6 @@ def draw(
       dataset: the results, finished or running; their attribute ``config`` is the
         problem's configuration as JSON, ``preset`` its preset, where that is known.
       shown: what the main figure shows.
-      labels: what to call the methods; their names otherwise.
-      colours: colours of arms or of methods.
 
     Returns:
       The figures by name: ``figure``, ``diagnostics``; ``comparison`` of several
@@ -83,6 +78,9 @@ def draw(
     if f"{kind}_fresh" in flat:
         gap = flat[f"{kind}_first"] - flat[f"{kind}_fresh"]
         flat["gap"] = -gap if shown.higher_is_better else gap
+    names = [str(name) for name in np.unique(dataset["method"])]
+    labels = {name: composing.label(name) for name in names}
+    colours = {name: composing.colour(name) for name in names}
     own = looks.assign(looks.arms(flat), labels, colours)
     found = {"figure": _main(flat, shown, own, lines)}
     titles = words.diagnostics(flat, shown.metric)
@@ -236,5 +234,4 @@ def main(shown: Figure, usage: str) -> None:
     if len(sys.argv) != 2:
         sys.exit(usage)
     with command_line.clear_errors():
-        found = draw(results.load(sys.argv[1]), shown, labels=specs.LABELS)
-        print(*save(found, sys.argv[1]), sep="\n")
+        print(*save(draw(results.load(sys.argv[1]), shown), sys.argv[1]), sep="\n")

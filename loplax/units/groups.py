@@ -3,6 +3,7 @@
 import difflib
 import math
 from collections.abc import Iterable, Mapping
+from html import escape
 from typing import NamedTuple
 
 import jax
@@ -209,6 +210,9 @@ class UnitGroup(NamedTuple):
         return {axis.feature or self.name: axis.positions for axis in self.outgoing}
 
 
+_COLUMNS = ("layer", "size", "incoming", "outgoing")
+
+
 class Units(tuple):
     """The unit groups of a model, in the order in which it computes them.
 
@@ -266,26 +270,43 @@ class Units(tuple):
 
     def __str__(self) -> str:
         """A table of the layers, and what was left out."""
-        rows = [("layer", "size", "incoming", "outgoing")]
-        for group in self:
-            columns = (
-                ", ".join(map(_describe, weights))
-                for weights in (group.incoming, group.outgoing)
-            )
-            rows.append((group.name, str(group.size), *columns))
+        rows = [_COLUMNS, *self._rows()]
         name, size, incoming = (max(len(row[i]) for row in rows) for i in range(3))
         lines = [
             f"{row[0]:<{name}}  {row[1]:>{size}}  {row[2]:<{incoming}}  {row[3]}"
             for row in rows
         ]
-        notes = {group.name: _bonds(group) for group in self}
-        if any(notes.values()):
-            lines.append("not independent:")
-        lines.extend(f"  {name}: {note}" for name, note in notes.items() if note)
-        if self.left_out:
-            lines.append("left out:")
-        lines.extend(f"  {key}: {reason}" for key, reason in self.left_out.items())
+        for title, notes in self._notes().items():
+            lines.append(f"{title}:")
+            lines.extend(f"  {name}: {note}" for name, note in notes.items())
         return "\n".join(map(str.rstrip, lines))
+
+    def _repr_html_(self) -> str:
+        """The same for a notebook."""
+        row = lambda cells, tag: "".join(f"<{tag}>{escape(c)}</{tag}>" for c in cells)
+        rows = "".join(f"<tr>{row(cells, 'td')}</tr>" for cells in self._rows())
+        items = "".join(
+            f"<p>{title}:</p><ul>"
+            + "".join(f"<li>{escape(f'{n}: {note}')}</li>" for n, note in notes.items())
+            + "</ul>"
+            for title, notes in self._notes().items()
+        )
+        head = f"<tr>{row(_COLUMNS, 'th')}</tr>"
+        return f"<table>{head}{rows}</table>{items}"
+
+    def _rows(self) -> list[tuple[str, ...]]:
+        lists = lambda weights: ", ".join(map(_describe, weights))
+        return [
+            (group.name, str(group.size), lists(group.incoming), lists(group.outgoing))
+            for group in self
+        ]
+
+    def _notes(self) -> dict[str, dict[str, str]]:
+        """What units share, and what was left out, as far as there is anything."""
+        bonds = {group.name: _bonds(group) for group in self}
+        bonds = {name: note for name, note in bonds.items() if note}
+        notes = {"not independent": bonds, "left out": dict(self.left_out)}
+        return {title: found for title, found in notes.items() if found}
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
