@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from experiments.figures import figures, words
+from experiments.methods import composing, table
 from experiments.slowly_changing_regression import plot
 from loplax.studies import plots, results, statistics
 
@@ -91,7 +92,10 @@ def test_no_panel_is_there_twice():
         ({}, "Regression: on digits (preset smoke) mean of 5 seeds, 95% interval"),
         ({"seeds": 1}, "(preset smoke) 1 seed"),
         ({"seeds": 2}, "2 seeds, too few for an interval; points: single seeds"),
-        ({"seeds": 4}, "mean of 4 seeds, 95% interval (it may leave the axes); points: single seeds"),
+        (
+            {"seeds": 4},
+            "4 seeds, 95% interval (it may leave the axes); points: single seeds",
+        ),
         ({"there": 3}, "95% interval unfinished: 75% of the bins are there"),
         (
             {"methods": ARMS, "swept": RATES, "seeds": 7},
@@ -142,25 +146,27 @@ def test_a_sweep_says_where_its_settings_were_chosen(seeds, where):
 
 def test_many_methods_are_shown_in_groups():
     """Each in colour once, with the others in grey behind."""
-    names = [f"method {i}" for i in range(figures.GROUP + 1)]
+    names = list(table.PLUGINS)[: figures.GROUP + 1]
     found = figures.draw(study(names, seeds=3, bins=2), SHOWN)
     labels = [ax.get_legend_handles_labels()[1] for ax in found["figure"].axes]
-    assert [len(each) for each in labels] == [5, 4] and sum(labels, []) == names
+    assert [len(each) for each in labels] == [5, 4]
+    assert sum(labels, []) == [composing.label(name) for name in names]
     assert all(len(ax.lines) >= len(names) for ax in found["figure"].axes)
     assert "means alone" in said(found["diagnostics"])
     assert not found["diagnostics"].axes[0].collections
 
 
-def test_colours_and_labels_are_the_callers_in_every_figure():
-    dataset = study(ARMS, RATES)
-    given = {"labels": {"cbp": "continual"}, "colours": {"bp": "k", "cbp": "#123456"}}
-    for name, figure in figures.draw(dataset, SHOWN, **given).items():
-        handles = [axes.get_legend_handles_labels() for axes in figure.axes]
-        named = {text: mark for pair in handles for mark, text in zip(*pair)}  # noqa: B905
-        for text, mark in named.items():
-            line = getattr(mark, "lines", [mark])[0]
-            assert line.get_color() == ("#123456" if "continual" in text else "k")
-        assert name == "comparison" or len(named) == 2
+def test_colours_and_labels_are_those_of_the_methods_in_every_figure():
+    dataset = study(["l2", "cbp+layer_norm", "cbp+layer_norm"], RATES)
+    known = {
+        composing.label(name): composing.colour(name)
+        for name in ("l2", "cbp+layer_norm")
+    }
+    for figure in figures.draw(dataset, SHOWN).values():
+        for axes in figure.axes:
+            for mark, text in zip(*axes.get_legend_handles_labels(), strict=True):
+                colour = getattr(mark, "lines", [mark])[0].get_color()
+                assert colour == known[" ".join(text.split()).partition(" rate=")[0]]
 
 
 def test_a_view_sees_the_best_arms_and_the_configuration():
