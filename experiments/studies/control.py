@@ -45,6 +45,8 @@ class Study(NamedTuple):
       steps_per_bin: environment steps of a run in a bin.
       data: arrays that all runs share: none.
       runs_per_block: runs to vmap on an accelerator, and on a CPU.
+      length: settings that only say how long a run is.
+      unit: what its steps are.
     """
 
     environment: Callable[[Mapping[str, Any]], tuple[Any, Any]]
@@ -55,6 +57,8 @@ class Study(NamedTuple):
     steps_per_bin: int
     data: tuple = ()
     runs_per_block: tuple[int, int] = (32, 1)
+    length: tuple[str, ...] = ("updates",)
+    unit: str = "step"
 
     @property
     def segments(self) -> tuple[int, int]:

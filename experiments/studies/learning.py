@@ -44,6 +44,8 @@ class Study(NamedTuple):
       fresh: whether a fresh network learns the first chunk of each segment too.
       bins_per_segment: most bins between two moments at which a run can be stopped.
       runs_per_block: runs to vmap on an accelerator, and on a CPU.
+      length: settings that only say how long a run is.
+      unit: what its steps are.
     """
 
     stream: Callable[[Any, Mapping[str, Any]], streams.Stream]
@@ -68,6 +70,8 @@ class Study(NamedTuple):
     fresh: bool = True
     bins_per_segment: int = BINS_PER_SEGMENT
     runs_per_block: tuple[int, int] = (32, 1)
+    length: tuple[str, ...] = ()
+    unit: str = "example"
 
     @property
     def steps_per_bin(self) -> int:

@@ -3,13 +3,13 @@
 import difflib
 import math
 from collections.abc import Iterable, Mapping
-from html import escape
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from loplax import sharding
+from loplax.units import tables
 
 
 class WeightAxis(NamedTuple):
@@ -210,9 +210,6 @@ class UnitGroup(NamedTuple):
         return {axis.feature or self.name: axis.positions for axis in self.outgoing}
 
 
-_COLUMNS = ("layer", "size", "incoming", "outgoing")
-
-
 class Units(tuple):
     """The unit groups of a model, in the order in which it computes them.
 
@@ -270,43 +267,10 @@ class Units(tuple):
 
     def __str__(self) -> str:
         """A table of the layers, and what was left out."""
-        rows = [_COLUMNS, *self._rows()]
-        name, size, incoming = (max(len(row[i]) for row in rows) for i in range(3))
-        lines = [
-            f"{row[0]:<{name}}  {row[1]:>{size}}  {row[2]:<{incoming}}  {row[3]}"
-            for row in rows
-        ]
-        for title, notes in self._notes().items():
-            lines.append(f"{title}:")
-            lines.extend(f"  {name}: {note}" for name, note in notes.items())
-        return "\n".join(map(str.rstrip, lines))
+        return tables.text(self)
 
     def _repr_html_(self) -> str:
-        """The same for a notebook."""
-        row = lambda cells, tag: "".join(f"<{tag}>{escape(c)}</{tag}>" for c in cells)
-        rows = "".join(f"<tr>{row(cells, 'td')}</tr>" for cells in self._rows())
-        items = "".join(
-            f"<p>{title}:</p><ul>"
-            + "".join(f"<li>{escape(f'{n}: {note}')}</li>" for n, note in notes.items())
-            + "</ul>"
-            for title, notes in self._notes().items()
-        )
-        head = f"<tr>{row(_COLUMNS, 'th')}</tr>"
-        return f"<table>{head}{rows}</table>{items}"
-
-    def _rows(self) -> list[tuple[str, ...]]:
-        lists = lambda weights: ", ".join(map(_describe, weights))
-        return [
-            (group.name, str(group.size), lists(group.incoming), lists(group.outgoing))
-            for group in self
-        ]
-
-    def _notes(self) -> dict[str, dict[str, str]]:
-        """What units share, and what was left out, as far as there is anything."""
-        bonds = {group.name: _bonds(group) for group in self}
-        bonds = {name: note for name, note in bonds.items() if note}
-        notes = {"not independent": bonds, "left out": dict(self.left_out)}
-        return {title: found for title, found in notes.items() if found}
+        return tables.html(self)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -315,27 +279,3 @@ def nearest(name: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.0)
     listed = ", ".join(repr(other) for other in close)
     return f"nearest known: {listed}" if listed else "none is known"
-
-
-def _bonds(group: UnitGroup) -> str:
-    """What the units of a group share or depend on, in words."""
-    notes = [f"units share {what}" for what in group.coupled_by]
-    notes += [f"{what} run along the units" for what in group.tied_to]
-    if 1 < group.blocks < group.size:
-        size = group.size // group.blocks
-        notes.append(f"units change places within every {size}")
-    elif group.blocks > 1 and not group.tied_to:
-        notes.append("units cannot change places")
-    return "; ".join(notes)
-
-
-def _describe(weights: WeightAxis) -> str:
-    text = f"{weights.path}[{weights.axis}]"
-    outer, inner = weights.repeat
-    if weights.places:
-        text += " at " + "x".join(str(length) for _, length in weights.places)
-    if (outer, inner) != (1, 1):
-        text += f" x{outer * inner}"
-    if weights.start:
-        text += f" from {weights.start}"
-    return text if weights.groups == 1 else f"{text} in {weights.groups} groups"
