@@ -46,7 +46,7 @@ def _list(arguments) -> None:
     from loplax.studies import results
 
     folder = pathlib.Path(arguments.folder)
-    found = [path.parent for path in sorted(folder.glob(f"**/{results.MARKER}"))]
+    found = [path.parent for path in sorted(folder.glob("**/study.json"))]
     if not found:
         raise ValueError(f"there is no study in {folder}")
     for path in found:

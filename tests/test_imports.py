@@ -20,7 +20,7 @@ ALLOWED = {
     "sharding": set(),
     "units": {"sharding"},
     "metrics": set(),
-    "streams": {"branch"},
+    "streams": {"branch", "locks"},
     "optim": {"branch", "precision", "sharding", "units"},
     "nets": {"units"},
     "precision": set(),
@@ -35,7 +35,8 @@ ALLOWED = {
         "units",
     },
     "ppo": {"diagnostics", "metrics", "optim", "precision", "units"},
-    "studies": set(),
+    "studies": {"locks"},
+    "locks": set(),
 }
 WITHOUT_FLAX = tuple(name for name in ALLOWED if name not in ("nets", "envs", "flax"))
 

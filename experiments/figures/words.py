@@ -116,10 +116,12 @@ def of_seeds(number: int) -> str:
     """How many seeds there are, and what is shown of them."""
     if number == 1:
         return "1 seed"
-    points = "; points: single seeds" if number < intervals.POINTS else ""
-    few = number < intervals.LEAST
-    interval = " (too few for an interval)" if few else ", 95% interval"
-    return f"mean of {number} seeds{interval}{points}"
+    if number < intervals.LEAST:
+        return f"mean of {number} seeds, too few for an interval; points: single seeds"
+    if number < intervals.POINTS:
+        interval = "95% interval (it may leave the axes)"
+        return f"mean of {number} seeds, {interval}; points: single seeds"
+    return f"mean of {number} seeds, 95% interval"
 
 
 def of_sweep(dataset: xarray.Dataset) -> str:

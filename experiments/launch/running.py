@@ -17,7 +17,13 @@ from experiments.studies import learning
 from loplax.studies import sweep
 
 # How a study runs, which changes none of its numbers.
-HOW = ("platform", "runs_per_block", "max_runs", "unroll", "checkpoint_seconds")
+HOW = (
+    "platform",
+    "runs_per_block",
+    "unroll",
+    "checkpoint_seconds",
+    "keep_states",
+)
 # What is known of each run by itself, and need not be the same in all of a directory.
 OF_RUNS = ("methods", "seeds", "sweep", "optimizer")
 
@@ -123,7 +129,7 @@ def launch(
     config: ml_collections.ConfigDict,
     workdir: str | os.PathLike | None,
     *,
-    preset: str = "",
+    preset: str,
     data_dir: str | os.PathLike | None = None,
     overwrite: bool = False,
     progress: bool = True,
@@ -155,6 +161,7 @@ def launch(
     found = devices.devices(config.platform)
     study = problems.part(problem, "study").make(config, data_dir)
     number, bins = study.segments
+    usual = problems.part(problem, "config").get_config(preset)
     on_cpu = found[0].platform == "cpu"
     dataset = sweep.run(
         workdir,
@@ -165,36 +172,46 @@ def launch(
         steps_per_segment=bins * study.steps_per_bin,
         settings=settings.swept(config),
         data=study.data,
-        config={"problem": problem, **fixed(config, study.numbers)},
+        config={"problem": problem, **fixed(config, study)},
+        defaults=fixed(usual, study),
         runs_per_block=config.runs_per_block or study.runs_per_block[on_cpu],
-        max_runs=config.max_runs or None,
         devices=found,
         compiler_options=devices.compiler_options(found[0]),
         checkpoint_seconds=config.checkpoint_seconds,
+        keep_states=config.keep_states,
         overwrite=overwrite,
         progress=progress,
+        unit=study.unit,
+        on_segment=on_segment,
     )
+    if preset:
+        dataset.attrs["preset"] = preset
     return outcome.Outcome(dataset, problem, workdir)
 
 
-def fixed(config, numbers: Mapping[str, float]) -> dict[str, Any]:
+def fixed(config, study) -> dict[str, Any]:
     """What a configuration says that is the same for all runs of a directory.
 
     Args:
       config: the configuration.
-      numbers: those of the problem that can be swept, by address.
+      study: what it means.
 
     Returns:
-      The rest by address, as JSON values: without how a study runs, and without what
-      is known of each run by itself.
+      The rest as JSON values: without how a study runs, and without what is known of
+      each run by itself.
     """
-    shared = (*HOW, *OF_RUNS, *PLUGINS, "learning_rate", *numbers)
+    shared = (*HOW, *OF_RUNS, *PLUGINS, "learning_rate", *study.numbers, *study.length)
     plain = json.loads(config.to_json_best_effort())
     if "observe" in plain:
         plain["observe"] = learning.words(plain["observe"])
-    flat = dict(command_line.flatten(ml_collections.ConfigDict(plain)))
+    return _without(plain, shared)
+
+
+def _without(values: Mapping[str, Any], addresses: Sequence[str], path: str = ""):
+    kept = {name: v for name, v in values.items() if path + name not in addresses}
     return {
-        address: value
-        for address, value in sorted(flat.items())
-        if address not in shared and address.split(".")[0] not in shared
+        name: _without(value, addresses, f"{path}{name}.")
+        if isinstance(value, Mapping)
+        else value
+        for name, value in kept.items()
     }

@@ -36,7 +36,7 @@ def _csv(workdir: pathlib.Path) -> Callable:
                 writer.writerow(["method", "step", "metric", "mean"])
             writer.writerows(
                 [progress.method, progress.step, name, mean]
-                for name, mean in progress.means.items()
+                for name, mean in progress.metrics.items()
             )
 
     return write
@@ -55,7 +55,7 @@ def _tensorboard(workdir: pathlib.Path) -> Callable:
         if progress.method not in writers:
             folder = workdir / "tensorboard" / progress.method
             writers[progress.method] = tensorboardX.SummaryWriter(str(folder))
-        for name, mean in progress.means.items():
+        for name, mean in progress.metrics.items():
             writers[progress.method].add_scalar(name, mean, progress.step)
         writers[progress.method].flush()
 
@@ -70,7 +70,7 @@ def _wandb(workdir: pathlib.Path) -> Callable:
     run = wandb.init(project="loplax", name=workdir.name, dir=str(workdir))
 
     def write(progress) -> None:
-        means = {f"{progress.method}/{n}": mean for n, mean in progress.means.items()}
+        means = {f"{progress.method}/{n}": mean for n, mean in progress.metrics.items()}
         run.log(means | {f"{progress.method}/step": progress.step})
 
     return write

@@ -9,8 +9,9 @@ import optax
 from experiments.methods import settings
 from experiments.methods.plugin import Plugin, Setting
 from experiments.methods.table import PLUGINS
+from loplax import streams
 from loplax.optim import checks, keys
-from loplax.supervised import Network
+from loplax.supervised import Network, Problem
 
 
 class Method(NamedTuple):
@@ -105,7 +106,11 @@ def _claims(name: str, plugins: Mapping[str, Plugin]) -> str:
     taken: dict[str, str] = {}
     for each, plugin in plugins.items():
         slots = [*plugin.claims, *plugin.options]
-        slots += [slot for slot in ("optimizer", "on_task") if getattr(plugin, slot)]
+        slots += [
+            slot
+            for slot in ("optimizer", "objective", "on_task")
+            if getattr(plugin, slot)
+        ]
         for slot in slots:
             if slot in taken:
                 raise ValueError(
@@ -172,7 +177,7 @@ def transformation(
       schedule: makes of a learning rate what the optimiser takes.
 
     Returns:
-      The transformation: penalties of the gradients, then the optimiser, and around it
+      The transformation: what is done to gradients, then the optimiser, and around it
       what the other plugins put there, in the order of their names.
 
     Raises:
@@ -195,7 +200,7 @@ def transformation(
     numbers["learning_rate"] = 1.0 if rate_last else rate
     optimizer = made.plugins[made.optimizer].optimizer
     tx = optimizer(setting(made.optimizer), **numbers)
-    for each, build in _filled(made, "penalty"):
+    for each, build in _filled(made, "gradient"):
         tx = optax.chain(build(setting(each), **_given(made, each, hparams)), tx)
     for each, build in _filled(made, "wrap"):
         tx = build(tx, setting(each), **_given(made, each, hparams))
@@ -237,6 +242,40 @@ def network(made: Method, plain: Network, hparams: Mapping, shape) -> Network:
     for each, build in _filled(made, "around"):
         plain = build(plain, shape, **_given(made, each, hparams))
     return plain
+
+
+def stream(made: Method, plain: streams.Stream, hparams: Mapping) -> streams.Stream:
+    """The stream of a method: ``plain`` itself if no plugin changes it."""
+    for each, build in _filled(made, "stream"):
+        plain = build(plain, **_given(made, each, hparams))
+    return plain
+
+
+def slots(made: Method, hparams: Mapping) -> dict[str, Any]:
+    """The fields of `loplax.supervised.Problem` that the plugins fill.
+
+    Args:
+      made: the method.
+      hparams: the numbers by address, or traced.
+
+    Returns:
+      The fields by name; what is evaluated is what learns, and what plugins add.
+    """
+    built = {
+        slot: [
+            build(**_given(made, each, hparams)) for each, build in _filled(made, slot)
+        ]
+        for slot in ("objective", "penalty", "extra_args", "keeper", "evaluated")
+    }
+    merged = lambda parts: {name: of for part in parts for name, of in part.items()}
+    evaluated = [Problem._field_defaults["evaluated"], *built["evaluated"]]
+    return {
+        "objective": next(iter(built["objective"]), None),
+        "penalties": tuple(built["penalty"]),
+        "extra_args": merged(built["extra_args"]),
+        "keepers": tuple(built["keeper"]),
+        "evaluated": merged(evaluated),
+    }
 
 
 def on_task(made: Method, learned: Network, tx, head: str):

@@ -1,9 +1,14 @@
 """Plugins that change the network, or what becomes of it at a new task."""
 
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
 from experiments.methods.plugin import Plugin
 from loplax import nets
 from loplax.optim import checks
-from loplax.supervised import Network, tasks
+from loplax.supervised import Keeper, Network, tasks
 
 
 def _injected(network, shape, *, injection_step):
@@ -40,6 +45,27 @@ def _normalized(network: Network, shape, *, decay_rate) -> Network:
     return Network(init, apply, predict, restart)
 
 
+class _Mean(NamedTuple):
+    """A mean of weights: ``params`` and ``stats``."""
+
+    params: Any
+    stats: Any
+
+
+def _ema(*, decay_rate) -> Keeper:
+    """Keeps the moving mean of the weights, which begins as the first of them."""
+    checks.in_range("decay_rate", decay_rate, 0, 1)
+    move = lambda old, new: decay_rate * old + (1 - decay_rate) * new
+
+    def on_step(state, seen):
+        params = jax.tree.map(move, state.memory["ema"].params, state.params)
+        memory = {**state.memory, "ema": _Mean(params, state.stats)}
+        return state._replace(memory=memory)
+
+    copy = lambda state: jax.tree.map(jnp.copy, _Mean(state.params, state.stats))
+    return Keeper("ema", copy, on_step=on_step)
+
+
 NETWORKS = {
     "bp": Plugin("backprop", "#D55E00"),
     "linear": Plugin("linear model", "#999999", options={"linear": True}),
@@ -64,6 +90,14 @@ NETWORKS = {
         rate_last=True,
         around=_injected,
         draws_output=True,
+    ),
+    # Polyak & Juditsky 1992: tested beside the weights that learn, as ``ema_``.
+    "ema": Plugin(
+        "mean of weights",
+        "#bcbd22",
+        {"decay_rate": 0.999},
+        keeper=_ema,
+        evaluated=lambda decay_rate: {"ema": lambda state: tuple(state.memory["ema"])},
     ),
     # Nikishin et al. 2022.
     "head_reset": Plugin(

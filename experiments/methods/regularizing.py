@@ -8,7 +8,7 @@ from loplax import optim
 from loplax.units import paths
 
 
-def _penalty(make):
+def _added(make):
     return lambda setting, **own: make(**own)
 
 
@@ -41,25 +41,25 @@ REGULARIZING = {
         "L2 init",
         "#66c2a5",
         {"strength": 1e-3},
-        penalty=lambda setting, strength: optim.l2_init(strength),
+        gradient=lambda setting, strength: optim.l2_init(strength),
     ),
     # Lewandowski et al. 2025.
     "spectral": Plugin(
         "spectral",
         "#a6761d",
         {"strength": 1e-3, "exponent": 2.0},
-        penalty=_penalty(optim.spectral_regularization),
+        gradient=_added(optim.spectral_regularization),
     ),
     # Chung et al. 2024; hidden layers only.
     "parseval": Plugin(
-        "Parseval", "#e7298a", {"strength": 1e-3, "scale": 2.0}, penalty=_parseval
+        "Parseval", "#e7298a", {"strength": 1e-3, "scale": 2.0}, gradient=_parseval
     ),
     # Lewandowski et al. 2024.
     "wasserstein": Plugin(
         "Wasserstein",
         "#1b9e77",
         {"strength": 1e-3},
-        penalty=_penalty(optim.wasserstein_regularization),
+        gradient=_added(optim.wasserstein_regularization),
     ),
     # Elsayed et al. 2024.
     "weight_clipping": Plugin(

@@ -52,6 +52,7 @@ def make(config, data_dir: str | None = None) -> learning.Study:
     return learning.Study(
         stream=stream,
         network=network,
+        length=("tasks",),
         loss=losses.cross_entropy,
         initializer=nets.kaiming_uniform(config.activation),
         bins=config.tasks,

@@ -47,6 +47,7 @@ def make(config, data_dir: str | None = None) -> learning.Study:
     return learning.Study(
         stream=stream,
         network=network,
+        length=("examples",),
         loss=_squared_error,
         initializer=nets.kaiming_uniform(config.activation),
         bins=bins,

@@ -19,8 +19,17 @@ from loplax.ppo import policies
 from loplax.studies import sweep
 
 COUNTS = ("num_envs", "num_steps", "epochs", "minibatches")
-# What a plugin may not do here: an agent's inputs are its own, and so are its episodes.
-NOT_HERE = ("around", "on_task")
+# What a plugin may not do here: an agent makes its own examples, and has no boundaries.
+NOT_HERE = (
+    "around",
+    "stream",
+    "objective",
+    "penalty",
+    "extra_args",
+    "keeper",
+    "evaluated",
+    "on_task",
+)
 
 
 class Study(NamedTuple):
@@ -36,6 +45,8 @@ class Study(NamedTuple):
       steps_per_bin: environment steps of a run in a bin.
       data: arrays that all runs share: none.
       runs_per_block: runs to vmap on an accelerator, and on a CPU.
+      length: settings that only say how long a run is.
+      unit: what its steps are.
     """
 
     environment: Callable[[Mapping[str, Any]], tuple[Any, Any]]
@@ -46,6 +57,8 @@ class Study(NamedTuple):
     steps_per_bin: int
     data: tuple = ()
     runs_per_block: tuple[int, int] = (32, 1)
+    length: tuple[str, ...] = ("updates",)
+    unit: str = "step"
 
     @property
     def segments(self) -> tuple[int, int]:

@@ -22,8 +22,8 @@ def add_execution(config: ml_collections.ConfigDict) -> None:
     """
     config.platform = "auto"  # auto, cpu, gpu or tpu
     config.runs_per_block = 0  # runs vmapped at once; 0: the problem's choice
-    config.max_runs = 0  # runs held in memory at once; 0: all
     config.checkpoint_seconds = 10.0  # least time between two checkpoints
+    config.keep_states = False  # whether a longer run can go on from the end of this
 
 
 def add_changes(config: ml_collections.ConfigDict) -> None:

@@ -45,6 +45,8 @@ class Study(NamedTuple):
       fresh: whether a fresh network learns the first chunk of each segment too.
       bins_per_segment: most bins between two moments at which a run can be stopped.
       runs_per_block: runs to vmap on an accelerator, and on a CPU.
+      length: settings that only say how long a run is.
+      unit: what its steps are.
     """
 
     stream: Callable[[Any, Mapping[str, Any]], streams.Stream]
@@ -69,6 +71,8 @@ class Study(NamedTuple):
     fresh: bool = True
     bins_per_segment: int = BINS_PER_SEGMENT
     runs_per_block: tuple[int, int] = (32, 1)
+    length: tuple[str, ...] = ()
+    unit: str = "example"
 
     @property
     def steps_per_bin(self) -> int:
@@ -108,7 +112,12 @@ class Study(NamedTuple):
             unroll=config.unroll or (2 if jax.default_backend() == "cpu" else 1),
             fresh=self.fresh,
         )
-        learner = sweep.Learner(functools.partial(supervised.init, build), segment)
+        test = self.stream(self.data, self.numbers).test
+        learner = sweep.Learner(
+            functools.partial(supervised.init, build),
+            segment,
+            test.subsets if test else (),
+        )
         return sweep.Method(learner, values, made.described, settings.DEFAULTS)
 
 
@@ -166,6 +175,8 @@ def problem(study: Study, config, name: str) -> Build:
             raise ValueError(
                 f"{each} cannot start with an output layer that is set to 0."
             )
+        if plugin.evaluated and not study.stream(study.data, study.numbers).test:
+            raise ValueError(f"{each} is tested, and this problem tests nothing.")
     plain = study.network(made.options)
     maintained = study.maintained or _units(plain, inputs)
     if study.batch_norm:
@@ -189,7 +200,7 @@ def problem(study: Study, config, name: str) -> Build:
         )
         network = composing.network(made, plain, hparams, shape)
         learned = Problem(
-            stream=study.stream(data, hparams),
+            stream=composing.stream(made, study.stream(data, hparams), hparams),
             network=network,
             loss=study.loss,
             tx=tx,
@@ -199,9 +210,11 @@ def problem(study: Study, config, name: str) -> Build:
             features=study.features if given else None,
             on_task=_on_task(study, made, network, tx),
             observe=observe,
+            **composing.slots(made, hparams),
         )
         if study.early_stopping:
-            learned = learned._replace(keeper=tasks.early_stopping(learned))
+            stopping = tasks.early_stopping(learned)
+            learned = learned._replace(keepers=(*learned.keepers, stopping))
         return learned
 
     return build

@@ -140,7 +140,7 @@ def slowly_changing_regression(
     def probe(state) -> tuple[jax.Array, jax.Array]:
         return with_slow(state.slow), state.targets
 
-    def begins(state) -> jax.Array:
-        return (state.position > chunk) & ((state.position - chunk) % period == 0)
+    def task(state) -> jax.Array:
+        return (state.position - chunk) // period
 
-    return base.Stream(init, draw, example, probe, chunk, begins)
+    return base.Stream(init, draw, example, probe, chunk, task)

@@ -1,224 +1,199 @@
-"""The host's loop over units of runs and their segments: progress, saving, Ctrl-C."""
+"""The host's loop over units of runs and their segments: progress, saving, stopping."""
 
-import contextlib
-import functools
 import pathlib
-import signal
 import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import tqdm
 import xarray
 
-from loplax.studies import checkpoints, results, runs
+from loplax.studies import (
+    asking,
+    checkpoints,
+    compiling,
+    pieces,
+    planning,
+    results,
+    runs,
+    signals,
+    watching,
+)
+
+_LONG = 30.0  # seconds in which a scheduler's job that is told to stop is to be saved
 
 
 class Study(NamedTuple):
     """A study in progress.
 
     Attributes:
-      folder: its directory.
+      folder: its directory; None if nothing is kept.
       dataset: its results; filled in place.
       key: its random key.
-      data: arrays that all runs share.
-      num_segments: length of a run in segments.
-      steps_per_segment: examples that a segment learns from.
-      checkpoint_seconds: least time between two writes of results and checkpoint.
+      target: where its runs are to come.
+      programs: the programs of its methods.
+      checkpoint_seconds: least time between two writes of results and state.
+      keep_states: whether the last state of every run stays.
     """
 
-    folder: pathlib.Path
+    folder: pathlib.Path | None
     dataset: xarray.Dataset
     key: jax.Array
-    data: Any
-    num_segments: int
-    steps_per_segment: int
+    target: asking.Target
+    programs: compiling.Programs
     checkpoint_seconds: float
+    keep_states: bool
 
 
-class Grouping(NamedTuple):
-    """How runs are computed together, which changes their numbers by rounding at most.
+class Watch(NamedTuple):
+    """Who follows the study.
 
     Attributes:
-      devices: devices among which the runs are divided.
-      runs_per_block: runs that a device vmaps.
-      max_runs: runs held at once; all of a method if None.
-      compiler_options: options for ``jax.jit``.
+      bar: the progress bar.
+      stop: whether to stop, after the segment.
+      on_segment: functions to call after each segment.
     """
 
-    devices: Sequence[jax.Device]
-    runs_per_block: int
-    max_runs: int | None
-    compiler_options: Mapping[str, Any] | None
+    bar: Any
+    stop: threading.Event
+    on_segment: Sequence[Callable[[watching.Progress], None]]
 
 
 def finish(
     study: Study,
-    every: Sequence[runs.Runs],
-    grouping: Grouping,
-    progress: bool,
+    jobs: Mapping[str, Sequence[planning.Job]],
+    bar: Any,
+    on_segment: Sequence[Callable[[watching.Progress], None]],
 ) -> None:
-    """Computes all that is not finished, and keeps the results on disk up to date.
+    """Computes the jobs, and keeps the files up to date.
 
     Args:
-      study: the study; what its results hold already is not computed again.
-      every: the runs of every method.
-      grouping: how to compute them together.
-      progress: whether to show a progress bar on stderr.
+      study: the study.
+      jobs: for every method its jobs.
+      bar: the progress bar.
+      on_segment: functions to call after each segment.
 
     Raises:
       OSError: if a file cannot be written.
-      KeyboardInterrupt: after Ctrl-C, when all is saved.
+      KeyboardInterrupt: after Ctrl-C or SIGTERM, when all is saved.
     """
-    resumed = _resume(study, every)
-    total = sum(each.seeds.size for each in every)
-    done = sum(int(_done(study, each).sum()) for each in every)
-    bar = tqdm.tqdm(
-        total=total * study.num_segments * study.steps_per_segment,
-        initial=done // every[0].bins * study.steps_per_segment,
-        unit="step",
-        unit_scale=True,
-        disable=not progress,
-    )
-    with bar, _interrupts() as asked:
-        for each in every:
-            bar.set_description(each.name)
-            _run_method(study, each, grouping, resumed, (bar, asked))
+    with signals.wishes() as stop:
+        watch = Watch(bar, stop, on_segment)
+        for place, (method, some) in enumerate(jobs.items(), 1):
+            for job in some:
+                _run(study, job, f"{method} ({place}/{len(jobs)})", watch)
 
 
-def _run_method(
-    study: Study,
-    each: runs.Runs,
-    grouping: Grouping,
-    resumed: checkpoints.Checkpoint | None,
-    watch: tuple[tqdm.tqdm, threading.Event],
-) -> None:
-    """Computes what is not finished of one method, unit by unit."""
-    total = each.seeds.size
-    size = -(-total // -(-total // (grouping.max_runs or total)))
-    ids = np.flatnonzero(_done(study, each) < study.num_segments * each.bins)
-    units = []
-    if resumed and resumed.method == each.name:
-        units = [resumed.runs]
-        ids = np.setdiff1d(ids, units[0])
-    units += [ids[i : i + size] for i in range(0, ids.size, size)]
-    program, rows, data = None, 0, ()
-    for unit in units:
-        if max(size, unit.size) != rows:
-            rows = max(size, unit.size)
-            program = runs.build(
-                each.learner,
-                rows,
-                grouping.devices,
-                grouping.runs_per_block,
-                grouping.compiler_options,
-            )
-            data = runs.share(program, study.data)
-        if resumed and unit is units[0] and resumed.method == each.name:
-            state = runs.to_devices(program, each, resumed.leaves)
-            first = resumed.segment
-        else:
-            state = runs.begin(program, each, unit, study.key, data)
-            first = 0
-        advance = functools.partial(program.segment, data)
-        _run_unit(study, each, advance, (unit, first, state), watch)
+def _run(study: Study, job: planning.Job, title: str, watch: Watch) -> None:
+    """Computes a job."""
+    _check(study, watch)
+    each, rows = job.runs, job.program_rows
+    study.programs.trace(each, rows)
+    ready = study.programs.ready(each, rows)
+    watch.bar.set_description(title if ready else f"compiling {title}")
+    program, data = study.programs.get(each, rows, watch.stop)
+    watch.bar.set_description(title)
+    if job.state:
+        leaves = {n: x[job.rows] for n, x in checkpoints.load(job.state).items()}
+        state = runs.to_devices(program, leaves)
+    else:
+        state = runs.begin(program, each, job.ids, study.key, data)
+    _forget(study, job)
+    _advance(study, job, program, data, state, watch)
 
 
-def _run_unit(
-    study: Study,
-    each: runs.Runs,
-    advance: Callable[[Any], tuple[Any, Any]],
-    begun: tuple[np.ndarray, int, Any],
-    watch: tuple[tqdm.tqdm, threading.Event],
-) -> None:
-    """Computes some runs of a method, all at the same time, to their end."""
-    ids, first, state = begun
-    bar, asked = watch
-    where = each.cells(ids)
-    written = time.monotonic()
-    for segment in range(first, study.num_segments):
-        state, metrics = advance(state)
-        metrics = {
-            name: np.asarray(values)[: ids.size] for name, values in metrics.items()
-        }
-        results.record(study.dataset, where, segment * each.bins, metrics)
-        bar.update(ids.size * study.steps_per_segment)
-        unfinished = segment + 1 < study.num_segments
-        due = time.monotonic() - written >= study.checkpoint_seconds
-        if due or asked.is_set() or not unfinished:
-            # In this order a checkpoint never knows more than the results.
-            results.write(study.dataset, study.folder)
-            if unfinished:
-                leaves = runs.to_host(state, ids.size)
-                saved = checkpoints.Checkpoint(each.name, ids, segment + 1, leaves)
-                checkpoints.save(study.folder / "checkpoints", saved)
-            written = time.monotonic()
-        if asked.is_set():
-            bar.write("stopped and saved; the same call goes on from here", sys.stderr)
-            raise KeyboardInterrupt
-
-
-def _done(study: Study, each: runs.Runs) -> np.ndarray:
-    """Finished bins of each run of a method, ``[runs]``."""
-    return study.dataset["bins_done"].values[each.where]
-
-
-def _resume(study: Study, every: Sequence[runs.Runs]) -> checkpoints.Checkpoint | None:
-    """Finds the checkpoint to go on from; blanks the results that run ahead of it."""
-    resumed = _find_checkpoint(study, {each.name: each for each in every})
-    for each in every:
-        ids = np.flatnonzero(_done(study, each) < study.num_segments * each.bins)
-        if resumed and resumed.method == each.name:
-            where = each.cells(resumed.runs)
-            results.forget(study.dataset, where, resumed.segment * each.bins)
-            ids = np.setdiff1d(ids, resumed.runs)
-        results.forget(study.dataset, each.cells(ids), 0)
-    return resumed
-
-
-def _find_checkpoint(
-    study: Study, every: Mapping[str, runs.Runs]
-) -> checkpoints.Checkpoint | None:
-    """The newest good checkpoint, unless its runs have finished since."""
-    for saved in checkpoints.read(study.folder / "checkpoints"):
-        each = every[saved.method]
-        reason = runs.mismatch(each, saved.leaves)
-        done = _done(study, each)[saved.runs]
-        if not reason and (done >= study.num_segments * each.bins).all():
-            return None
-        if not reason and (done >= saved.segment * each.bins).all():
-            return saved
-        warnings.warn(
-            "a checkpoint is left out: "
-            + (reason or "the results do not reach as far as it does"),
-            stacklevel=2,
-        )
-    return None
-
-
-@contextlib.contextmanager
-def _interrupts() -> Iterator[threading.Event]:
-    """Turns the first Ctrl-C into an event; the second interrupts as usual."""
-    asked = threading.Event()
-    before = signal.getsignal(signal.SIGINT)
-    main = threading.current_thread() is threading.main_thread()
-    if not main or before in (None, signal.SIG_IGN):
-        yield asked
+def _check(study: Study, watch: Watch) -> None:
+    """Stops if somebody wishes it; all is saved, if anything is."""
+    if not watch.stop.is_set():
         return
+    if study.folder:
+        watch.bar.write(
+            "stopped and saved; the same call goes on from here", sys.stderr
+        )
+    raise KeyboardInterrupt
 
-    def ask(*_: Any) -> None:
-        asked.set()
-        signal.signal(signal.SIGINT, before)
-        with contextlib.suppress(RuntimeError):  # it may interrupt another print
-            print("\nsaving after this segment; Ctrl-C stops now", file=sys.stderr)
 
-    signal.signal(signal.SIGINT, ask)
-    try:
-        yield asked
-    finally:
-        signal.signal(signal.SIGINT, before)
+def _forget(study: Study, job: planning.Job) -> None:
+    """Takes back what the results know beyond the state from which a job goes on."""
+    results.forget(study.dataset, job.runs.cells(job.ids), job.first)
+    if study.folder:
+        beyond = pieces.of_units(study.folder, job.first)
+        _delete(path for path in beyond if pieces.unit_of(path) == job.unit)
+
+
+def _advance(
+    study: Study,
+    job: planning.Job,
+    program: runs.Program,
+    data: Any,
+    state: Any,
+    watch: Watch,
+) -> None:
+    """Computes the segments of a job."""
+    cells, count, bins = job.runs.cells(job.ids), job.ids.size, study.target.per_segment
+    written, warned = time.monotonic(), False
+    for first in range(job.first, study.target.bins, bins):
+        begun = time.monotonic()
+        state, metrics = program.segment(data, state)
+        metrics = {name: np.asarray(values)[:count] for name, values in metrics.items()}
+        now = time.monotonic()
+        results.record(study.dataset, cells, first, metrics)
+        done = first + bins
+        watch.bar.update(count * bins * study.target.steps_per_bin)
+        due = now - written >= study.checkpoint_seconds or watch.stop.is_set()
+        if study.folder and (due or done == study.target.bins):
+            job = _save(study, job, program, state, done)
+            written = time.monotonic()
+        for tell in watch.on_segment:
+            means = watching.means(metrics, job.runs.about.subsets)
+            step = done * study.target.steps_per_bin
+            method = job.runs.about.method
+            tell(watching.Progress(method, step, means, job.unit, count))
+        if now - begun > _LONG and not warned:
+            warned = True
+            warnings.warn(
+                f"a segment of {job.runs.about.method} takes {now - begun:.0f} s, and "
+                "to stop and save takes as long: use shorter segments, or fewer "
+                "runs_per_block",
+                stacklevel=2,
+            )
+        if done < study.target.bins:
+            _check(study, watch)
+
+
+def _save(
+    study: Study, job: planning.Job, program: runs.Program, state: Any, done: int
+) -> planning.Job:
+    """Saves what is new of a job, or all of it at the end, and then the state.
+
+    In this order a state never knows more than the results.
+    """
+    last = done == study.target.bins
+    first = 0 if last else job.saved
+    group = job.runs.group(job.ids, job.unit)
+    cells = job.runs.cells(job.ids)
+    here = (*cells, slice(first, done))
+    metrics = {
+        name: study.dataset[name].values[here].astype(results.kept_as(shape.dtype))
+        for name, shape in program.metrics.items()
+    }
+    files = pieces.write(study.folder, pieces.Piece(group, first, metrics))
+    if study.keep_states or not last:
+        leaves = runs.to_host(program, state, job.ids.size)
+        checkpoints.save(study.folder, group, done, leaves, 1 if last else 2)
+    if last:
+        whole = {path.name for path in files}
+        old = [p for p in pieces.of_units(study.folder) if p.name not in whole]
+        _delete(path for path in old if pieces.unit_of(path) == job.unit)
+    if last and not study.keep_states:
+        _delete(checkpoints.of_unit(study.folder, job.unit))
+    return job._replace(saved=done)
+
+
+def _delete(paths: Iterable[pathlib.Path]) -> None:
+    for path in paths:
+        path.unlink(missing_ok=True)

@@ -55,31 +55,36 @@ def curves(
         look = {"color": colour, "ls": style, "marker": marker, "label": label}
         axes.plot(step[there], mean[there], lw=1.6, clip_on=not marker, **look)
         if band:
-            _band(axes, step, low, high, colour)
             values = results.counting(shown.isel(arm=i), metric)
-            _points(axes, step, values.transpose("bin", "seed").values, colour)
+            values = values.transpose("bin", "seed").values
+            _spread(axes, step, low, high, values, colour)
     _over_steps(axes, shown)
 
 
-def _band(axes, step, low, high, colour) -> None:
-    """Draws an interval over the steps; where it is widest it may leave the axes."""
+def _spread(axes, step, low, high, values: np.ndarray, colour) -> None:
+    """Draws the interval and, where they are few, the seeds, ``values [bins, seeds]``.
+
+    What of an interval is far wider than the rest may leave the axes, and all of it
+    where the seeds are few: else nothing but the intervals would be seen.
+    """
+    few = values.shape[1] < intervals.POINTS
     there = ~np.isnan(low)
-    if not there.any():
-        return
-    step, low, high = step[there], low[there], high[there]
-    outline = np.concatenate([[step, low], [step[::-1], high[::-1]]], axis=1).T
-    look = {"color": colour, "alpha": 0.18, "lw": 0}
-    axes.add_collection(collections.PolyCollection([outline], **look), autolim=False)
-    ends = np.percentile(low, 10), np.percentile(high, 90)
-    axes.update_datalim([(step[0], ends[0]), (step[-1], ends[1])])
-    axes.autoscale_view()
+    if there.any():
+        x, low, high = step[there], low[there], high[there]
+        outline = np.concatenate([[x, low], [x[::-1], high[::-1]]], axis=1).T
+        look = {"color": colour, "alpha": 0.08 if few else 0.18, "lw": 0}
+        band = collections.PolyCollection([outline], **look)
+        axes.add_collection(band, autolim=False)
+        ends = (np.percentile(low, 10), np.percentile(high, 90))
+        axes.update_datalim([] if few else [(x[0], ends[0]), (x[-1], ends[1])])
+        axes.autoscale_view()
+    _points(axes, step, values, colour)
 
 
 def _points(axes, x, values: np.ndarray, colour) -> None:
-    """Draws the seeds one by one where they are few, ``values [x, seeds]``."""
     if 1 < values.shape[1] < intervals.POINTS:
         x = np.broadcast_to(np.asarray(x)[:, None], values.shape).ravel()
-        axes.plot(x, values.ravel(), ".", color=colour, ms=2.5, alpha=0.6)
+        axes.plot(x, values.ravel(), ".", color=colour, ms=3, alpha=0.6)
 
 
 def _over_steps(axes: matplotlib.axes.Axes, dataset: xarray.Dataset) -> None:
@@ -114,6 +119,7 @@ def changes(dataset: xarray.Dataset) -> np.ndarray:
 
 def tick(axes: matplotlib.axes.Axes, steps: np.ndarray) -> None:
     """Marks steps on the x axis of ``axes``, inward, beside its ticks."""
+    axes.xaxis.remove_overlapping_locs = False  # a task may end where a tick is
     axes.set_xticks(steps, minor=True)
     axes.tick_params(axis="x", which="minor", direction="in", length=5, width=0.8)
 
@@ -142,8 +148,7 @@ def subsets(axes: matplotlib.axes.Axes, dataset: xarray.Dataset, metric: str) ->
         marker = "o" if there.sum() == 1 else ""
         look = {"color": colour, "label": str(name), "marker": marker, "lw": 1.4}
         axes.plot(step[there], mean[there], **look)
-        _band(axes, step, low, high, colour)
-        _points(axes, step, values[i], colour)
+        _spread(axes, step, low, high, values[i], colour)
     _over_steps(axes, dataset)
 
 
@@ -213,7 +218,7 @@ def against(
         dataset, metric, last, higher_is_better=higher_is_better
     ).isel(bin=0)
     values = results.counting(dataset, metric).isel(bin=last[0])
-    values = values - values.isel(arm=0, drop=True)
+    values = values - values[0]
     for place, name in enumerate(order):
         if name in found["arm"]:
             cell, colour = found.sel(arm=name), looks[name].colour
@@ -252,8 +257,8 @@ def ends(dataset: xarray.Dataset, metric: str) -> tuple[int, int]:
     Raises:
       ValueError: if there is no such metric.
     """
-    there = results.counting(dataset, metric).notnull().any(["arm", "seed"]).values
-    there = np.flatnonzero(there)
+    there = results.counting(dataset, metric).notnull().any(["arm", "seed"])
+    there = np.flatnonzero(there.values)
     return (int(there[0]), int(there[-1])) if there.size else (0, there.size - 1)
 
 

@@ -1,20 +1,20 @@
-"""A finished or running study on disk, as one labelled ``xarray.Dataset``.
+"""The results of a study, finished or running, as one labelled ``xarray.Dataset``."""
 
-A study directory holds ``results.nc`` (netCDF-3: ``xarray.open_dataset`` reads it),
-``config.json`` (what was asked for) and ``versions.json`` (what it ran on). Every file
-is written beside its place and then renamed, so that a reader never sees half a file.
-"""
-
+import collections
+import json
 import os
 import pathlib
 import warnings
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import xarray
 
+from loplax.studies import pieces, storage
+
 _DIMS = ("arm", "seed", "bin", "subset")
-_OWN_COORDS = (*_DIMS, "method", "step")
+_OWN_COORDS = (*_DIMS, "run", "method", "step")
 _OWN_VARIABLES = ("diverged", "bins_done", "bins_sound")
 # These always have a value: where one is not finite, the run has diverged.
 _SIGNS = ("loss", "weight_change")
@@ -83,7 +83,7 @@ def empty(
     """
     for kind, names in (("swept", settings), ("metric", metrics)):
         taken = {*_OWN_COORDS, *_OWN_VARIABLES, *(settings if names is metrics else ())}
-        for name in taken.intersection(names):
+        for name in sorted(taken.intersection(names)):
             raise ValueError(f"{kind} name {name!r} is taken; give it another name")
     settings = {name: np.asarray(values, float) for name, values in settings.items()}
     arms = [
@@ -111,6 +111,11 @@ def empty(
         coords["subset"] = ("subset", list(subsets))
     coords |= {name: ("arm", values) for name, values in settings.items()}
     return xarray.Dataset(variables, coords)
+
+
+def kept_as(dtype: np.dtype) -> np.dtype:
+    """The type in which a metric of some type is kept: one that has NaN."""
+    return np.result_type(dtype, np.float32)
 
 
 def record(
@@ -163,81 +168,14 @@ def forget(
     dataset["bins_done"].values[where] = first_bin
 
 
-def take_up(dataset: xarray.Dataset, directory: str | os.PathLike) -> None:
-    """Copies the results in a directory, if there are any, into ``dataset``.
-
-    Damaged results are lost: there is a warning, and ``dataset`` is left as it is.
-
-    Args:
-      dataset: empty results of the same study.
-      directory: the study's directory.
-
-    Raises:
-      ValueError: if the results there have other metrics or bins.
-    """
-    try:
-        found = load(directory)
-    except FileNotFoundError:
-        return
-    except ValueError as error:
-        warnings.warn(f"{error}; the study starts anew", stacklevel=3)
-        return
-    old, new = (
-        {name: variable.shape for name, variable in given.data_vars.items()}
-        for given in (found, dataset)
-    )
-    if old != new:
-        raise ValueError(
-            f"the metrics have changed since the study in {directory} began: from "
-            f"{old} to {new}; choose another directory, or overwrite the study"
-        )
-    for name in dataset:
-        dataset[name].values[...] = found[name].values
-
-
-def write(dataset: xarray.Dataset, directory: str | os.PathLike) -> None:
-    """Writes the results in place of those in the directory, all or nothing.
-
-    Args:
-      dataset: the results.
-      directory: the study's directory.
-
-    Raises:
-      OSError: if they cannot be written; the earlier file is then intact.
-    """
-    data = dataset.to_netcdf(None, engine="scipy")
-    replace(pathlib.Path(directory) / "results.nc", data)
-
-
-def replace(path: pathlib.Path, data: bytes) -> None:
-    """Writes a file whole, or leaves the one that is there as it was.
-
-    Args:
-      path: the file.
-      data: what it is to hold.
-
-    Raises:
-      OSError: if it cannot be written.
-    """
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        message = f"{error.strerror}; the file there is left as it was"
-        raise OSError(error.errno, message, str(path)) from error
-
-
 def load(directory: str | os.PathLike) -> xarray.Dataset:
     """Reads the results of a study, finished or still running.
 
-    An arm is a method in one setting: ``results.sel(arm="cbp")``. Metrics are ``[arm,
-    seed, bin]``, those with a value for each subset of held-out examples ``[arm, seed,
-    bin, subset]``, and NaN where there is no value: not yet, or not at all.
+    All runs are there that were ever finished or are under way, and those that the last
+    call asked for. An arm is a method in one setting: ``results.sel(arm="cbp")``.
+    Metrics are ``[arm, seed, bin]``, those with a value for each subset of held-out
+    examples ``[arm, seed, bin, subset]``, and NaN where there is no value: not yet, or
+    not at all.
     ``bins_done`` counts the finished bins of a run, ``bins_sound`` those before it
     diverged, if it did, which ``diverged`` says; see `record`.
 
@@ -245,24 +183,102 @@ def load(directory: str | os.PathLike) -> xarray.Dataset:
       directory: the study's directory.
 
     Returns:
-      The results, in memory.
+      The results, in memory; ``attrs["config"]`` is the study's config as JSON. There
+      is a warning for each file that is damaged; its runs are left out.
 
     Raises:
       FileNotFoundError: if there are none.
-      ValueError: if the file cannot be read.
 
     Example:
       >>> load("nowhere")
       Traceback (most recent call last):
       FileNotFoundError: no results in nowhere: no study was begun there
     """
-    path = pathlib.Path(directory) / "results.nc"
-    if not path.is_file():
+    folder = pathlib.Path(directory)
+    found, damaged = pieces.read_all(folder, {})
+    asked = storage.last_asked(folder)
+    if not found and not asked:
         raise FileNotFoundError(f"no results in {directory}: no study was begun there")
-    try:
-        return xarray.load_dataset(path, engine="scipy")
-    except Exception as error:  # scipy raises whatever its parser stumbles over
-        raise ValueError(f"{path} is damaged: {error}") from error
+    for path, reason in damaged.items():
+        warnings.warn(f"{path} is left out: {reason}", stacklevel=2)
+    return _together(found, asked)
+
+
+def _together(
+    found: Mapping[str, pieces.Piece], asked: Mapping[str, Any]
+) -> xarray.Dataset:
+    """All that was asked for or found, as one Dataset."""
+    groups = sorted((p.group for p in found.values()), key=lambda group: group.unit)
+    defaults = {group.about.method: group.about.defaults for group in groups}
+    defaults |= asked.get("defaults", {})
+    arms = {name: (method, hparams) for name, method, hparams in asked.get("arms", ())}
+    seeds = set(range(asked.get("num_seeds", 0)))
+    for group in groups:
+        for row, (name, seed) in enumerate(group.runs(defaults)):
+            seeds.add(seed)
+            hparams = {key: float(values[row]) for key, values in group.hparams.items()}
+            arms.setdefault(name, (group.about.method, hparams))
+    methods = list(dict.fromkeys(method for method, _ in arms.values()))
+    names = sorted(arms, key=lambda name: methods.index(arms[name][0]))
+    points = [arms[name] for name in names]
+    kinds = pieces.kinds(found.values())
+    for name, (dtype, per_subset) in asked.get("metrics", {}).items():
+        kinds.setdefault(name, (np.dtype(dtype), per_subset))
+    about = [group.about for group in groups]
+    best = pieces.chains(found, defaults)
+    bins = max([asked.get("bins", 0), *(chain.reach for chain in best.values())])
+    steps_per_bin = asked.get("steps_per_bin") or about[0].steps_per_bin
+    subsets = [asked.get("subsets", ()), *(each.subsets for each in about)]
+    dataset = empty(
+        [method for method, _ in points],
+        {
+            name: [hparams.get(name, np.nan) for _, hparams in points]
+            for name in sorted({*_varied(points), *asked.get("swept", ())})
+        },
+        sorted(seeds),
+        np.arange(1, bins + 1) * steps_per_bin,
+        kinds,
+        next(filter(None, subsets), ()),
+    )
+    config = asked["config"] if asked else about[-1].study["config"]
+    dataset.attrs["config"] = json.dumps(config)
+    order = {seed: place for place, seed in enumerate(sorted(seeds))}
+    cells = {(name, seed): (names.index(name), order[seed]) for name, seed in best}
+    fill(dataset, found, best, cells)
+    return dataset
+
+
+def _varied(points: Sequence[tuple[str, Mapping[str, float]]]) -> set[str]:
+    """Names of the numbers in which arms of one method differ."""
+    values = collections.defaultdict(set)
+    for method, hparams in points:
+        values[method].add(frozenset(hparams.items()))
+    return {
+        name
+        for every in values.values()
+        for some in every
+        for name, _ in some.difference(*(every - {some}))
+        if len(every) > 1
+    }
+
+
+def fill(
+    dataset: xarray.Dataset,
+    found: Mapping[str, pieces.Piece],
+    best: Mapping[pieces.Run, pieces.Chain],
+    cells: Mapping[pieces.Run, tuple[int, int]],
+) -> None:
+    """Enters into results what there is on disk, in place.
+
+    Args:
+      dataset: the results, empty.
+      found: the pieces by name.
+      best: what there is of every run.
+      cells: places of arm and seed of the runs that the results hold.
+    """
+    bins = dataset.sizes["bin"]
+    for where, first, metrics in pieces.spans(found, best, cells, bins):
+        record(dataset, where, first, metrics)
 
 
 def counting(dataset: xarray.Dataset, metric: str) -> xarray.DataArray:

@@ -1,4 +1,4 @@
-"""The runs of one method of a sweep: numbered, and computed many at a time."""
+"""The runs of one method of a sweep, and the program that computes many at a time."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -6,28 +6,63 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
+
+from loplax.studies import pieces
+
+# It runs once, so that compiling it well takes longer than it saves.
+_QUICK = {"xla_backend_optimization_level": 0}
 
 
 class Runs(NamedTuple):
-    """All runs of one method, numbered: arm by arm, in each seed by seed.
+    """All runs of one method that are asked for: arm by arm, in each seed by seed.
 
     Attributes:
-      name: name of the method.
       learner: its functions ``init`` and ``segment``.
+      about: what the method is.
       hparams: values of its hyper-parameters, each ``[runs]``.
-      seeds: seed of each run, ``[runs]``.
-      where: arm and place of the seed of each run in the results, each ``[runs]``.
-      state: shapes of the state of one run.
+      seeds: seed of each run, which is its place in the results too, ``[runs]``.
+      arms: place of its arm in the results, ``[runs]``.
+      names: what tells the runs from all others, ``[runs]``.
+    """
+
+    learner: Any
+    about: pieces.About
+    hparams: dict[str, np.ndarray]
+    seeds: np.ndarray
+    arms: np.ndarray
+    names: list[pieces.Run]
+
+    def group(self, ids: np.ndarray, unit: int) -> pieces.Group:
+        """Some runs as they are written, under the number of a unit."""
+        hparams = {name: values[ids] for name, values in self.hparams.items()}
+        return pieces.Group(unit, self.about, hparams, self.seeds[ids])
+
+    def cells(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Where some runs are in the results."""
+        return self.arms[ids], self.seeds[ids]
+
+
+class Program(NamedTuple):
+    """A method's functions for ``rows`` runs on several devices.
+
+    A state is the list of those leaves that have elements: an argument without any
+    crashes compilers.
+
+    Attributes:
+      init: ``(data, keys, hparams) -> state``, for all rows.
+      segment: ``(data, state) -> (state, metrics)``.
+      rows: number of runs.
+      sharding: how they are divided among the devices.
+      state: shapes of the leaves of the state of one run, by name.
       metrics: shapes of the metrics of one segment of one run.
     """
 
-    name: str
-    learner: Any
-    hparams: dict[str, np.ndarray]
-    seeds: np.ndarray
-    where: tuple[np.ndarray, np.ndarray]
-    state: Any
+    init: Any
+    segment: Any
+    rows: int
+    sharding: NamedSharding
+    state: dict[str, jax.ShapeDtypeStruct]
     metrics: dict[str, jax.ShapeDtypeStruct]
 
     @property
@@ -35,102 +70,9 @@ class Runs(NamedTuple):
         """Number of bins in a segment."""
         return next(iter(self.metrics.values())).shape[0]
 
-    def cells(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Where some runs are in the results."""
-        arms, seeds = self.where
-        return arms[ids], seeds[ids]
 
-
-class Program(NamedTuple):
-    """A method's functions, compiled once for ``rows`` runs on several devices.
-
-    Attributes:
-      init: ``(data, keys, hparams) -> state``, for all rows.
-      segment: ``(data, state) -> (state, metrics)``.
-      rows: number of runs.
-      sharding: how they are divided among the devices.
-    """
-
-    init: Callable[..., Any]
-    segment: Callable[..., Any]
-    rows: int
-    sharding: jax.sharding.NamedSharding
-
-
-def enumerate_runs(
-    name: str,
-    first_arm: int,
-    method: Any,
-    points: Sequence[Mapping[str, float]],
-    seeds: tuple[jax.Array, int],
-    data: Any,
-) -> Runs:
-    """Numbers the runs of a method and finds the shapes of its state and metrics.
-
-    Args:
-      name: name of the method.
-      first_arm: place of its first arm in the results.
-      method: its ``learner`` and the values of its ``hparams`` that are not swept.
-      points: for each of its arms the swept hyper-parameters.
-      seeds: the study's key and the number of seeds.
-      data: arrays that all runs share.
-
-    Returns:
-      The runs.
-
-    Raises:
-      ValueError: if the learner's segment changes the form of its state, or its metrics
-        are not ``[bins]`` or ``[bins, subsets]``.
-    """
-    key, num_seeds = seeds
-    rows = [{**method.hparams, **point} for point in points]
-    hparams = {
-        hparam: np.repeat([float(row[hparam]) for row in rows], num_seeds)
-        for hparam in method.hparams
-    }
-    first = {
-        hparam: jnp.asarray(values[0], float) for hparam, values in hparams.items()
-    }
-    state = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype),
-        jax.eval_shape(method.learner.init, key, first, data),
-    )
-    after, metrics = jax.eval_shape(method.learner.segment, state, data)
-    _check_state(name, state, after)
-    _check_metrics(name, metrics, method.learner.subsets)
-    every_seed = np.tile(np.arange(num_seeds), len(points))
-    arms = np.repeat(first_arm + np.arange(len(points)), num_seeds)
-    where = (arms, every_seed)
-    return Runs(name, method.learner, hparams, every_seed, where, state, metrics)
-
-
-def _check_state(name: str, state: Any, after: Any) -> None:
-    """Refuses a learner whose state changes form."""
-    old, new = (
-        {jax.tree_util.keystr(path): (leaf.dtype, leaf.shape) for path, leaf in leaves}
-        for leaves in map(jax.tree_util.tree_leaves_with_path, (state, after))
-    )
-    for leaf in [leaf for leaf in old | new if old.get(leaf) != new.get(leaf)]:
-        raise ValueError(
-            f"the segment of method {name!r} turns state{leaf} from {old.get(leaf)} "
-            f"into {new.get(leaf)}; it must keep type and shape"
-        )
-
-
-def _check_metrics(name: str, metrics: Any, subsets: Sequence[str]) -> None:
-    """Refuses metrics that are neither [bins] nor [bins, subsets]."""
-    shapes = {metric: values.shape for metric, values in metrics.items()}
-    bins = {shape[:1] for shape in shapes.values()}
-    rest = {shape[1:] for shape in shapes.values()} - {()}
-    if len(bins) != 1 or bins & {(), (0,)} or rest - {(len(subsets),)}:
-        raise ValueError(
-            f"metrics of method {name!r} must all have one shape [bins], or [bins, "
-            f"{len(subsets)}] for its {len(subsets)} subsets, not {shapes}"
-        )
-
-
-def layout(count: int, num_devices: int, runs_per_block: int) -> tuple[int, int]:
-    """Divides runs into equal blocks on every device; little is computed in vain.
+def layout(count: int, num_devices: int, runs_per_block: int) -> int:
+    """Divides runs into equal units of one block per device; few rows are in vain.
 
     Args:
       count: number of runs.
@@ -138,78 +80,135 @@ def layout(count: int, num_devices: int, runs_per_block: int) -> tuple[int, int]
       runs_per_block: most runs in a block.
 
     Returns:
-      The number of runs, rounded up to whole blocks, and the runs in a block.
+      The rows of a unit; with fewer runs than devices, some of these are not used.
 
     Example:
       >>> layout(100, num_devices=2, runs_per_block=32)
-      (100, 25)
+      50
     """
-    per_device = -(-count // num_devices)
-    blocks = -(-per_device // runs_per_block)
-    block = -(-per_device // blocks)
-    return num_devices * blocks * block, block
+    num_devices = min(num_devices, count)
+    units = -(-count // (num_devices * runs_per_block))
+    per_device = -(-count // (units * num_devices))
+    return num_devices * per_device
 
 
-def build(
-    learner: Any,
-    count: int,
+def trace(
+    runs: Runs,
+    rows: int,
     devices: Sequence[jax.Device],
-    runs_per_block: int,
-    compiler_options: Mapping[str, Any] | None = None,
+    key: jax.Array,
+    data: Any,
 ) -> Program:
-    """Makes the program for ``count`` runs; it is compiled when first called.
+    """Traces the functions of a method for some number of runs.
 
     Args:
-      learner: the functions ``init`` and ``segment``.
-      count: number of runs.
-      devices: the devices among which to divide them.
-      runs_per_block: most runs to vmap.
-      compiler_options: options for ``jax.jit``.
+      runs: the method's runs.
+      rows: how many of them to compute at a time; a multiple of the devices.
+      devices: the devices among which they are divided.
+      key: the study's key.
+      data: arrays that all runs share.
 
     Returns:
-      The program.
+      The program; it has to be compiled.
+
+    Raises:
+      ValueError: if the learner's segment changes the form of its state, or its metrics
+        are not ``[bins]`` or ``[bins, subsets]``.
     """
-    devices = devices[:count]
-    rows, block = layout(count, len(devices), runs_per_block)
-    mesh = jax.make_mesh(
-        (len(devices),), ("runs",), (jax.sharding.AxisType.Auto,), devices=devices
-    )
-    spec = PartitionSpec("runs")
+    auto = (jax.sharding.AxisType.Auto,)
+    devices = devices[:rows]
+    mesh = jax.make_mesh((len(devices),), ("runs",), auto, devices=devices)
+    divided = NamedSharding(mesh, PartitionSpec("runs"))
+    shared = NamedSharding(mesh, PartitionSpec())
+    learner, subsets = runs.learner, tuple(runs.learner.subsets)
+    number = jnp.zeros([], float)
+    data = jax.eval_shape(lambda data: data, data)  # with jax's types
+    one = (key, dict.fromkeys(runs.hparams, number), data)
+    state = jax.tree.map(_shape, jax.eval_shape(learner.init, *one))
+    data, restore_data = _without_empty(data)
+    _, restore = _without_empty(state)
 
-    def compiled(function: Callable[..., Any], donated: tuple[int, ...] = ()) -> Any:
-        def mapped(data: Any, args: tuple[Any, ...]) -> Any:
-            one = lambda args: function(*args, data)
-            if block == 1:  # vmapped, matrix products of a single run would be slower
-                return _strong(jax.lax.map(one, args))
-            blocks = jax.tree.map(
-                lambda leaf: leaf.reshape(len(leaf) // block, block, *leaf.shape[1:]),
-                args,
-            )
-            found = jax.lax.map(jax.vmap(one), blocks)
-            return _strong(
-                jax.tree.map(lambda leaf: jax.lax.collapse(leaf, 0, 2), found)
-            )
+    def init(data, args):
+        found = learner.init(*args, restore_data(data))
+        return _strong(_without_empty(found)[0])
 
-        # Without the check, a learner may begin a scan from a constant.
-        sharded = jax.shard_map(
-            mapped,
-            mesh=mesh,
-            in_specs=(PartitionSpec(), spec),
-            out_specs=spec,
-            check_vma=False,
+    def segment(data, args):
+        before = restore(args[0])
+        after, metrics = learner.segment(before, restore_data(data))
+        _check_state(runs.about.method, state, after)
+        _check_metrics(runs.about.method, metrics, subsets)
+        return _strong((_without_empty(after)[0], metrics))
+
+    def traced(function, donated, *args):
+        mapped = _map(function, mesh, rows // len(devices))
+        jitted = jax.jit(lambda data, *args: mapped(data, args), donate_argnums=donated)
+        placed = lambda tree, where: jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), tree
         )
-        return jax.jit(
-            lambda data, *args: sharded(data, args),
-            donate_argnums=donated,
-            compiler_options=compiler_options,
+        many = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct((rows, *x.shape), x.dtype), args
+        )
+        return jitted.trace(placed(data, shared), *placed(many, divided))
+
+    begin = traced(init, (), *one[:2])
+    leaves = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), begin.out_info
+    )
+    advance = traced(segment, (1,), leaves)
+    metrics = {
+        name: jax.ShapeDtypeStruct(x.shape[1:], x.dtype)
+        for name, x in advance.out_info[1].items()
+    }
+    names = [
+        jax.tree_util.keystr(path)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(state)
+        if leaf.size
+    ]
+    shapes = dict(zip(names, leaves, strict=True))
+    return Program(begin, advance, rows, divided, shapes, metrics)
+
+
+def _map(function: Callable[..., Any], mesh: jax.sharding.Mesh, local: int) -> Any:
+    """The function of one run for the ``local`` runs of each device."""
+
+    def mapped(data: Any, args: Any) -> Any:
+        if local > 1:
+            return jax.vmap(function, (None, 0))(data, args)
+        # Vmapped, matrix products of a single run would be slower.
+        found = function(data, jax.tree.map(lambda x: x[0], args))
+        return jax.tree.map(lambda x: x[None], found)
+
+    # Without the check, a learner may begin a scan from a constant.
+    return jax.shard_map(
+        mapped,
+        mesh=mesh,
+        in_specs=(PartitionSpec(), PartitionSpec("runs")),
+        out_specs=PartitionSpec("runs"),
+        check_vma=False,
+    )
+
+
+def _shape(leaf: jax.Array) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
+
+
+def _without_empty(tree: Any) -> tuple[list[Any], Callable[[list[Any]], Any]]:
+    """The leaves that have elements, and what puts the others back among such."""
+    leaves, structure = jax.tree.flatten(tree)
+    leaves = [leaf if hasattr(leaf, "shape") else jnp.asarray(leaf) for leaf in leaves]
+    empty = {i: (x.shape, x.dtype) for i, x in enumerate(leaves) if not x.size}
+
+    def restore(full: list[Any]) -> Any:
+        rest = iter(full)
+        return jax.tree.unflatten(
+            structure,
+            [
+                jnp.empty(*empty[i]) if i in empty else next(rest)
+                for i in range(len(leaves))
+            ],
         )
 
-    return Program(
-        compiled(learner.init),
-        compiled(learner.segment, (1,)),
-        rows,
-        jax.sharding.NamedSharding(mesh, spec),
-    )
+    return [x for x in leaves if x.size], restore
 
 
 def _strong(tree: Any) -> Any:
@@ -226,15 +225,70 @@ def _is_key(leaf: Any) -> bool:
     return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
-def share(program: Program, data: Any) -> Any:
+def _check_state(name: str, before: Any, after: Any) -> None:
+    """Refuses a learner whose state changes form."""
+    old, new = (
+        {
+            jax.tree_util.keystr(path): (jnp.result_type(leaf), jnp.shape(leaf))
+            for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+        }
+        for tree in (before, after)
+    )
+    for leaf in [leaf for leaf in old | new if old.get(leaf) != new.get(leaf)]:
+        raise ValueError(
+            f"the segment of method {name!r} turns state{leaf} from {old.get(leaf)} "
+            f"into {new.get(leaf)}; it must keep type and shape"
+        )
+    if jax.tree.structure(before) != jax.tree.structure(after):
+        raise ValueError(f"the segment of method {name!r} changes how its state nests")
+
+
+def _check_metrics(name: str, metrics: Any, subsets: Sequence[str]) -> None:
+    """Refuses metrics that are not real numbers, [bins] or [bins, subsets]."""
+    shapes = {metric: jnp.shape(values) for metric, values in metrics.items()}
+    bins = {shape[:1] for shape in shapes.values()}
+    allowed = {(), (len(subsets),)} if subsets else {()}
+    if (
+        len(bins) != 1
+        or bins & {(), (0,)}
+        or {s[1:] for s in shapes.values()} - allowed
+    ):
+        raise ValueError(
+            f"metrics of method {name!r} must all have one shape [bins], or [bins, "
+            f"{len(subsets)}] for its {len(subsets)} subsets, not {shapes}"
+        )
+    for metric, values in metrics.items():
+        if jnp.issubdtype(values.dtype, jnp.complexfloating) or _is_key(values):
+            raise ValueError(
+                f"metric {metric!r} of method {name!r} has type {values.dtype}; it "
+                "must be a real number"
+            )
+
+
+def compiled(program: Program, options: Mapping[str, Any]) -> Program:
+    """Compiles a program; other threads can go on meanwhile.
+
+    Args:
+      program: the program as it was traced.
+      options: options of the compiler, by name.
+
+    Returns:
+      The program.
+    """
+    init = program.init.lower().compile(compiler_options={**options, **_QUICK})
+    segment = program.segment.lower().compile(compiler_options=dict(options))
+    return program._replace(init=init, segment=segment)
+
+
+def share(program: Program, data: Any) -> list[jax.Array]:
     """Puts data that all runs share on every device of a program."""
-    everywhere = jax.sharding.NamedSharding(program.sharding.mesh, PartitionSpec())
-    return jax.device_put(data, everywhere)
+    everywhere = NamedSharding(program.sharding.mesh, PartitionSpec())
+    return jax.device_put(_without_empty(data)[0], everywhere)
 
 
 def begin(
     program: Program, runs: Runs, ids: np.ndarray, key: jax.Array, data: Any
-) -> Any:
+) -> list[jax.Array]:
     """State of some runs before their first segment.
 
     Args:
@@ -242,7 +296,7 @@ def begin(
       runs: the method's runs.
       ids: numbers of the runs to begin.
       key: the study's key.
-      data: arrays that all runs share, on the program's devices.
+      data: what `share` gives.
 
     Returns:
       Their state, padded to the rows of the program by repeating runs.
@@ -255,27 +309,28 @@ def begin(
     return program.init(data, *jax.device_put((keys, hparams), program.sharding))
 
 
-def to_host(state: Any, count: int) -> dict[str, np.ndarray]:
+def to_host(
+    program: Program, state: Sequence[jax.Array], count: int
+) -> dict[str, np.ndarray]:
     """The first ``count`` rows of every leaf of a state, by name, on the host."""
-    leaves = jax.tree_util.tree_leaves_with_path(state)
     return {
-        jax.tree_util.keystr(path): np.asarray(
-            jax.random.key_data(leaf) if _is_key(leaf) else leaf
-        )[:count]
-        for path, leaf in leaves
+        name: np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)[:count]
+        for name, leaf in zip(program.state, state, strict=True)
     }
 
 
-def mismatch(runs: Runs, leaves: Mapping[str, np.ndarray]) -> str:
-    """How leaves from a checkpoint differ from the method's state; empty if not."""
-    plain = jax.eval_shape(lambda state: jax.tree.map(_plain, state), runs.state)
-    expected = {
-        jax.tree_util.keystr(path): f"{leaf.dtype}{list(leaf.shape)}"
-        for path, leaf in jax.tree_util.tree_leaves_with_path(plain)
-    }
-    found = {
-        name: f"{leaf.dtype}{list(leaf.shape[1:])}" for name, leaf in leaves.items()
-    }
+def mismatch(
+    program: Program, leaves: Mapping[str, tuple[str, tuple[int, ...]]]
+) -> str:
+    """How leaves (type and shape) differ from the program's state; empty if not."""
+    plain = jax.eval_shape(
+        lambda state: jax.tree.map(
+            lambda leaf: jax.random.key_data(leaf) if _is_key(leaf) else leaf, state
+        ),
+        program.state,
+    )
+    expected = {name: f"{x.dtype}{list(x.shape)}" for name, x in plain.items()}
+    found = {name: f"{dtype}{list(shape)}" for name, (dtype, shape) in leaves.items()}
     return "; ".join(
         f"state{name} is {found.get(name)}, not {expected.get(name)}"
         for name in expected | found
@@ -283,19 +338,14 @@ def mismatch(runs: Runs, leaves: Mapping[str, np.ndarray]) -> str:
     )
 
 
-def _plain(leaf: jax.Array) -> jax.Array:
-    return jax.random.key_data(leaf) if _is_key(leaf) else leaf
-
-
-def to_devices(program: Program, runs: Runs, leaves: Mapping[str, np.ndarray]) -> Any:
+def to_devices(program: Program, leaves: Mapping[str, np.ndarray]) -> list[jax.Array]:
     """The state that ``to_host`` took to the host, padded to the program's rows."""
-    shapes, structure = jax.tree.flatten(runs.state)
     placed = []
-    for shape, leaf in zip(shapes, leaves.values(), strict=True):
-        rows = np.arange(program.rows) % len(leaf)
-        array = jax.device_put(leaf[rows], program.sharding)
+    for name, shape in program.state.items():
+        rows = np.arange(program.rows) % len(leaves[name])
+        array = jax.device_put(leaves[name][rows], program.sharding)
         if _is_key(shape):
             kind = jax.random.key_impl(jnp.empty([0], shape.dtype))
             array = jax.random.wrap_key_data(array, impl=kind)
         placed.append(array)
-    return jax.tree.unflatten(structure, placed)
+    return placed

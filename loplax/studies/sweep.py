@@ -1,24 +1,28 @@
 """Runs learners over seeds and settings: many at once, resumable, on all devices."""
 
 import contextlib
-import difflib
+import functools
 import importlib.metadata
-import itertools
-import json
-import math
-import numbers
 import os
+import pathlib
 import platform
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 import xarray
 
-from loplax.studies import checkpoints, loop, results, runs
+from loplax.studies import (
+    asking,
+    border,
+    compiling,
+    loop,
+    pieces,
+    planning,
+    results,
+    storage,
+    watching,
+)
 
 
 class Learner(NamedTuple):
@@ -59,7 +63,7 @@ class Method(NamedTuple):
 
 
 def run(
-    directory: str | os.PathLike,
+    directory: str | os.PathLike | None,
     methods: Mapping[str, Method],
     *,
     key: jax.Array,
@@ -69,13 +73,16 @@ def run(
     settings: Mapping[str, Sequence[float]] | None = None,
     data: Any = (),
     config: Mapping[str, Any] | None = None,
+    defaults: Mapping[str, Any] | None = None,
     runs_per_block: int = 32,
-    max_runs: int | None = None,
     devices: Sequence[jax.Device] | None = None,
     compiler_options: Mapping[str, Any] | None = None,
     checkpoint_seconds: float = 60.0,
+    keep_states: bool = False,
     overwrite: bool = False,
     progress: bool = True,
+    unit: str = "step",
+    on_segment: Sequence[Callable[[watching.Progress], None]] = (),
 ) -> xarray.Dataset:
     """Runs every method with every seed in every setting, or goes on doing so.
 
@@ -84,10 +91,16 @@ def run(
     however the runs are grouped; grouping changes its numbers by rounding at most.
 
     The same call on the same directory goes on where the last one stopped, and ends
-    with the same numbers. Ctrl-C stops after the current segment.
+    with the same numbers. A call that asks for more seeds, methods or settings computes
+    what is new. One that asks for longer runs goes on from the states that
+    ``keep_states`` kept; without them it computes the runs anew, and the shorter ones
+    stay until then. What is computed already is known by its content: method with its
+    numbers and choices, config, data, key and seed, in whatever order these are given.
+
+    Ctrl-C and SIGTERM stop after the current segment.
 
     Args:
-      directory: the study's directory.
+      directory: the study's directory; None keeps everything in memory.
       methods: the methods by name.
       key: random key of the study; of the default kind, since the draws of the others
         depend on what is vmapped.
@@ -97,178 +110,107 @@ def run(
       settings: for every swept hyper-parameter its values; a method that does not use
         it has no further arms.
       data: arrays that all runs share, such as the images of a data set; kept once on
-        every device, and not part of any checkpoint.
-      config: whatever else the numbers depend on, as JSON values; kept in
-        ``config.json``, and the study goes on only if it is the same.
-      runs_per_block: runs that a device vmaps; its blocks follow one another.
-      max_runs: runs held at once, rounded up to whole blocks; all by default.
+        every device, and not part of any state.
+      config: whatever else the numbers depend on, as JSON values.
+      defaults: the default of what is in ``config``: what has its default counts as
+        what did not exist yet.
+      runs_per_block: runs that a device vmaps. One block on every device is computed to
+        its end before the next begins, so that memory does not grow with the runs.
       devices: devices among which the runs are divided; all by default.
-      compiler_options: options for ``jax.jit`` (XLA's flags), by name.
-      checkpoint_seconds: least time between two writes of results and checkpoint.
+      compiler_options: options for the compiler (XLA's flags), by name.
+      checkpoint_seconds: least time between two writes of results and states.
+      keep_states: whether the last state of every run stays, to go on from.
       overwrite: delete the study in the directory and start anew.
       progress: show a progress bar on stderr.
+      unit: what the bar calls a step.
+      on_segment: functions to call after each segment of some runs.
 
     Returns:
-      The results, as ``results.load`` reads them.
+      The results that were asked for; `results.load` reads all that the directory has.
 
     Raises:
-      ValueError: if an argument is bad, or the directory cannot be written or holds a
-        study with another config; nothing has been computed or changed then.
+      ValueError: if an argument is bad, or the directory cannot be written, is in use,
+        or holds something else; nothing has been computed or changed then.
       OSError: if a file cannot be written; the files of before are then intact.
-      KeyboardInterrupt: after Ctrl-C, when all is saved.
+      KeyboardInterrupt: after Ctrl-C or SIGTERM, when all is saved.
 
     Example:
-      >>> import tempfile
       >>> def init(key, hparams, data):
-      ...     return {"key": key, "x": jnp.zeros([]), "size": hparams["size"]}
+      ...     return {"key": key, "x": jax.numpy.zeros([]), "size": hparams["size"]}
       >>> def segment(state, data):
       ...     key, key_step = jax.random.split(state["key"])
       ...     x = state["x"] + state["size"] * jax.random.normal(key_step)
       ...     return state | {"key": key, "x": x}, {"place": x[None]}
       >>> walk = Method(Learner(init, segment), {"size": 1.0})
-      >>> with tempfile.TemporaryDirectory() as directory:
-      ...     found = run(directory, {"walk": walk}, key=jax.random.key(0), num_seeds=3,
-      ...                 num_segments=5, steps_per_segment=1,
-      ...                 settings={"size": [0.0, 1.0]}, progress=False)
+      >>> found = run(None, {"walk": walk}, key=jax.random.key(0), num_seeds=3,
+      ...             num_segments=5, steps_per_segment=1,
+      ...             settings={"size": [0.0, 1.0]}, progress=False)
       >>> found["place"].dims, found["place"].shape
       (('arm', 'seed', 'bin'), (2, 3, 5))
     """
     devices = list(jax.devices() if devices is None else devices)
-    sizes = {
-        "num_seeds": num_seeds,
-        "num_segments": num_segments,
-        "steps_per_segment": steps_per_segment,
-    }
-    grouping = {
-        "runs_per_block": runs_per_block,
-        "max_runs": 1 if max_runs is None else max_runs,
-    }
-    _check_counts(sizes | grouping | {"devices": len(devices)})
-    _check_key(key)
-    if not checkpoint_seconds >= 0:
-        raise ValueError(f"checkpoint_seconds is {checkpoint_seconds}; it must be >= 0")
-    methods, settings = _check_numbers(methods, settings or {})
-    points = {name: _points(each, settings) for name, each in methods.items()}
-    firsts = itertools.accumulate(map(len, points.values()), initial=0)
-    every = [
-        runs.enumerate_runs(
-            name, first, methods[name], points[name], (key, num_seeds), data
-        )
-        for name, first in zip(methods, firsts, strict=False)
-    ]
-    dataset = _empty(every, points, sizes)
-    dataset.attrs["config"] = json.dumps(checkpoints.as_json(config or {}))
-    asked = _describe(methods, settings, key) | sizes
-    whole = {"study": asked, "config": config or {}}
-    folder = checkpoints.open_study(directory, whole, _versions(devices), overwrite)
-    results.take_up(dataset, folder)
-    results.write(dataset, folder)
-    study = loop.Study(
-        folder, dataset, key, data, num_segments, steps_per_segment, checkpoint_seconds
+    border.whole("number of devices", len(devices))
+    seconds = border.number("checkpoint_seconds", checkpoint_seconds)
+    if seconds < 0:
+        raise ValueError(f"checkpoint_seconds is {seconds}; it must be >= 0")
+    folder = None if directory is None else pathlib.Path(directory)
+    asked = asking.check(
+        methods,
+        settings or {},
+        key=key,
+        data=data,
+        config=config or {},
+        defaults=defaults or {},
+        num_seeds=num_seeds,
+        num_segments=num_segments,
+        steps_per_segment=steps_per_segment,
+        grouping=(len(devices), border.whole("runs_per_block", runs_per_block)),
+        stored=folder is not None,
     )
-    loop.finish(
-        study,
-        every,
-        loop.Grouping(devices, runs_per_block, max_runs, compiler_options),
-        progress,
-    )
-    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-    return results.load(folder)
+    fixed = (folder, asked.fixed, asked.defaults)
+    known = storage.look(*fixed, overwrite=overwrite)[0] if folder else {}
+    programs = compiling.Programs(key, data, devices, compiler_options or {})
+    with contextlib.closing(programs):
+        asked, dataset = asking.trace(asked, known, folder, programs)
+        versions = _versions(devices)
+        how = {"known": known, "versions": versions, "overwrite": overwrite}
+        opened = storage.opened(*fixed, **how) if folder else contextlib.nullcontext({})
+        with opened as found:
+            study = loop.Study(
+                folder, dataset, key, asked.target, programs, seconds, keep_states
+            )
+            show = functools.partial(watching.bar, unit=unit, shown=progress)
+            _finish(study, asked, found, on_segment, show)
+    return dataset
 
 
-def _check_counts(counts: Mapping[str, int]) -> None:
-    for name, count in counts.items():
-        whole = isinstance(count, numbers.Integral) and not isinstance(count, bool)
-        if not whole or count < 1:
-            raise ValueError(f"{name} is {count!r}; it must be an integer, at least 1")
-
-
-def _check_key(key: jax.Array) -> None:
-    typed = jnp.issubdtype(getattr(key, "dtype", None), jax.dtypes.prng_key)
-    if not typed or key.shape != ():
-        raise ValueError("key must be one typed key, such as jax.random.key(0)")
-
-
-def _check_numbers(
-    methods: Mapping[str, Method], settings: Mapping[str, Sequence[float]]
-) -> tuple[dict[str, Method], dict[str, list[float]]]:
-    """Methods and settings with all numbers as floats; refuses bad ones."""
-    if not methods:
-        raise ValueError("methods is empty: there is nothing to run")
-    methods = {
-        name: method._replace(
-            hparams={key: _finite(key, v) for key, v in method.hparams.items()}
-        )
-        for name, method in methods.items()
+def _finish(
+    study: loop.Study,
+    asked: asking.Asked,
+    found: Mapping[str, pieces.Piece],
+    on_segment: Sequence[Callable[[watching.Progress], None]],
+    show: Callable[[int, int], Any],
+) -> None:
+    """Computes what is missing of what was asked for."""
+    defaults = {name: each.about.defaults for name, each in asked.every.items()}
+    best = pieces.chains(found, defaults)
+    cells = {
+        run: (each.arms[i], each.seeds[i])
+        for each in asked.every.values()
+        for i, run in enumerate(each.names)
     }
-    known = sorted({name for method in methods.values() for name in method.hparams})
-    for name, values in settings.items():
-        if name not in known:
-            near = difflib.get_close_matches(name, known, 1, 0.0)
-            hint = f"the nearest is {near[0]!r}" if near else "there are none"
-            raise ValueError(f"no method has a hyper-parameter {name!r}; {hint}")
-        if not len(values) or len(set(values)) < len(values):
-            raise ValueError(f"values of {name!r} are missing or repeated: {values}")
-    swept = {key: [_finite(key, v) for v in values] for key, values in settings.items()}
-    return methods, swept
-
-
-def _finite(name: str, value: float) -> float:
-    if not isinstance(value, numbers.Real) or not math.isfinite(value):
-        raise ValueError(f"{name} is {value!r}; it must be a finite number")
-    return float(value)
-
-
-def _points(
-    method: Method, settings: Mapping[str, list[float]]
-) -> list[dict[str, float]]:
-    """The swept numbers of each arm of a method."""
-    used = sorted(settings.keys() & method.hparams.keys())
-    values = itertools.product(*(settings[name] for name in used))
-    return [dict(zip(used, point, strict=True)) for point in values]
-
-
-def _empty(
-    every: Sequence[runs.Runs],
-    points: Mapping[str, Sequence[Mapping[str, float]]],
-    sizes: Mapping[str, int],
-) -> xarray.Dataset:
-    """Empty results for the runs of all methods."""
-    bins = {each.name: each.bins for each in every}
-    if len(set(bins.values())) != 1:
-        raise ValueError(f"methods have different numbers of bins a segment: {bins}")
-    subsets = {tuple(each.learner.subsets) for each in every} - {()}
-    if len(subsets) > 1:
-        raise ValueError(f"methods have different subsets: {sorted(subsets)}")
-    ends = np.arange(1, sizes["num_segments"] * every[0].bins + 1) / every[0].bins
-    arms = [(name, point) for name in points for point in points[name]]
-    swept = sorted({name for _, point in arms for name in point})
-    return results.empty(
-        [name for name, _ in arms],
-        {name: [point.get(name, np.nan) for _, point in arms] for name in swept},
-        range(sizes["num_seeds"]),
-        ends * sizes["steps_per_segment"],
-        {
-            name: (np.result_type(shape.dtype, np.float32), len(shape.shape) > 1)
-            for each in every
-            for name, shape in each.metrics.items()
-        },
-        next(iter(subsets), ()),
-    )
-
-
-def _describe(
-    methods: Mapping[str, Method], settings: Mapping[str, list[float]], key: jax.Array
-) -> dict[str, Any]:
-    """What was asked for, as JSON values."""
-    return {
-        "methods": {
-            name: {"hparams": method.hparams, "choices": method.choices}
-            for name, method in methods.items()
-        },
-        "settings": settings,
-        "key": [str(jax.random.key_impl(key)), jax.random.key_data(key).tolist()],
-    }
+    results.fill(study.dataset, found, best, cells)
+    if study.folder:
+        storage.note_asked(study.folder, asking.note(asked, study.dataset))
+    jobs = planning.jobs(study.folder, asked, best, study.programs)
+    steps = asked.target.steps_per_bin
+    done = sum(min(best[r].reach, asked.target.bins) for r in cells if r in best)
+    with show(
+        round(len(cells) * asked.target.bins * steps), round(done * steps)
+    ) as bar:
+        loop.finish(study, jobs, bar, on_segment)
+    if study.folder and any(jobs.values()):
+        storage.prune(study.folder, defaults, cells)
 
 
 def _versions(devices: Sequence[jax.Device]) -> dict[str, Any]:
