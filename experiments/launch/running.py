@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import ml_collections
+import numpy as np
 
 from experiments.launch import command_line, devices, outcome, problems
 from experiments.methods import settings
@@ -79,7 +80,8 @@ def run(
     words = learning.words([methods] if isinstance(methods, str) else methods)
     asked = {"methods": words if any(words) else None, "seeds": seeds}
     changes |= {name: value for name, value in asked.items() if value is not None}
-    changes |= {f"sweep.{at}": tuple(v) for at, v in (sweep or {}).items()}
+    for address, values in (sweep or {}).items():
+        changes[f"sweep.{address}"] = tuple(np.atleast_1d(values).tolist())
     change(config, changes)
     return launch(
         problem,
@@ -98,7 +100,7 @@ def change(config: ml_collections.ConfigDict, changes: Mapping[str, Any]) -> Non
 
     Args:
       config: the configuration; changed in place.
-      changes: new values, nested or by address.
+      changes: new values, nested or by address; scalars of numpy and jax too.
 
     Raises:
       ValueError: for a setting that is not there, or a value of another type.
@@ -112,10 +114,14 @@ def change(config: ml_collections.ConfigDict, changes: Mapping[str, Any]) -> Non
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise ValueError(f"there is no setting {name!r}{hint}")
+        value = value.tolist() if hasattr(value, "tolist") else value
         try:
             config.update_from_flattened_dict({name: value})
         except TypeError as error:
-            raise ValueError(f"setting {name!r} cannot be {value!r}") from error
+            old = dict(command_line.flatten(config))[name]
+            raise ValueError(
+                f"setting {name!r} must be such as {old!r}, got {value!r}"
+            ) from error
 
 
 def launch(

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import optax
 
+from experiments.methods import settings
 from experiments.methods.plugin import Plugin, Setting
 from experiments.methods.table import PLUGINS
 from loplax import streams
@@ -95,8 +96,8 @@ def method(config, name: str) -> Method:
         each: {choice: config[each][choice] for choice in plugin.choices}
         for each, plugin in plugins.items()
     }
-    swept = {at: _get(config.sweep, at, ()) for at in values}
-    highest = {at: max((value, *swept[at])) for at, value in values.items()}
+    swept = settings.swept(config)
+    highest = {at: max((value, *swept.get(at, ()))) for at, value in values.items()}
     return Method(name, plugins, optimizer, addresses, values, choices, highest)
 
 
@@ -130,7 +131,7 @@ def _of_optimizer(config, name, plugins, optimizer: str) -> dict[str, str]:
             for each, plugin in plugins.items()
             if each != optimizer
             and number in config.get(each, {})
-            and (number in plugin.sets or number not in plugin.numbers)
+            and (number in plugin.sets or number not in _own(plugin))
         ]
         if len(setters) > 1:
             raise ValueError(
@@ -144,11 +145,14 @@ def _of_optimizer(config, name, plugins, optimizer: str) -> dict[str, str]:
     return found
 
 
-def _get(config, address: str, *default) -> Any:
+def _own(plugin: Plugin) -> dict[str, Any]:
+    """What only the plugin itself knows by these names."""
+    return {**plugin.numbers, **plugin.choices}
+
+
+def _get(config, address: str) -> Any:
     """What stands at an address such as ``cbp.replacement_rate``."""
     for part in address.split("."):
-        if default and part not in config:
-            return default[0]
         config = config[part]
     return config
 
@@ -200,15 +204,19 @@ def transformation(
         tx = optax.chain(build(setting(each), **_given(made, each, hparams)), tx)
     for each, build in _filled(made, "wrap"):
         tx = build(tx, setting(each), **_given(made, each, hparams))
-    if rate_last:
-        # So that a schedule counts the steps of all that learns in turn.
-        tx = optax.chain(tx, optax.scale_by_learning_rate(rate, flip_sign=False))
+        if made.plugins[each].rate_last:
+            # So that a schedule counts the steps of all that learns in turn.
+            tx = optax.chain(tx, optax.scale_by_learning_rate(rate, flip_sign=False))
     return optax.with_extra_args_support(tx)
 
 
 def _filled(made: Method, slot: str) -> Iterable[tuple[str, Callable]]:
-    """Plugins that fill a slot, with what they put there; ``last`` ones come last."""
-    ordered = sorted(made.plugins.items(), key=lambda item: item[1].last)
+    """Plugins that fill a slot, with what they put there, in the order of their names.
+
+    The learning rate belongs to the optimiser, so what delays it comes first.
+    """
+    order = lambda item: (item[1].last, not item[1].rate_last)
+    ordered = sorted(made.plugins.items(), key=order)
     return [(n, getattr(p, slot)) for n, p in ordered if getattr(p, slot)]
 
 

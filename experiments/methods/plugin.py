@@ -48,7 +48,8 @@ class Plugin(NamedTuple):
       wrap: ``(inner, setting, **own) -> transformation`` around the optimiser.
       last: whether it wraps all others.
       per_unit: ``choices -> bool``, whether the optimiser counts steps per unit.
-      rate_last: whether the learning rate comes after what it wraps.
+      rate_last: whether the learning rate comes after what it wraps; then it wraps the
+        optimiser before all others.
       around: ``(network, shape, **own) -> network`` for inputs of a shape.
       stream: ``(stream, **own) -> stream``.
       objective: ``(**own) -> Problem.objective``.

@@ -4,6 +4,7 @@ import math
 
 from experiments.methods.plugin import Plugin
 from loplax import optim
+from loplax.optim import checks
 
 
 def _replacing(make):
@@ -29,6 +30,7 @@ def _weight_resets(inner, setting, **own):
 
 
 def _hare_tortoise(inner, setting, *, decay_rate, period):
+    checks.in_range("decay_rate", decay_rate, 0, 1)
     # As the authors' supervised code; a schedule must not start again.
     return optim.hare_tortoise(
         inner, momentum=decay_rate, period=period, reset_inner=False

@@ -1,5 +1,6 @@
 """The sections of a configuration that say what methods do, and what is swept."""
 
+import numbers
 from collections.abc import Iterator, Mapping
 
 import ml_collections
@@ -53,9 +54,9 @@ def add_sweep(config: ml_collections.ConfigDict, *others: str) -> None:
             section = section[part]
         section[name] = ()
     for name, plugin in PLUGINS.items():
-        numbers = set(config.get(name, ())) - set(plugin.choices)
-        if numbers:
-            config.sweep[name] = {number: () for number in sorted(numbers)}
+        own = sorted(set(config.get(name, ())) - set(plugin.choices))
+        if own:
+            config.sweep[name] = dict.fromkeys(own, ())
 
 
 def swept(config: ml_collections.ConfigDict) -> dict[str, list[float]]:
@@ -66,8 +67,16 @@ def swept(config: ml_collections.ConfigDict) -> dict[str, list[float]]:
 
     Returns:
       For example ``{"cbp.replacement_rate": [1e-4, 1e-3]}``.
+
+    Raises:
+      ValueError: for a value that is no number.
     """
-    return dict(_flat(config.sweep))
+    found = dict(_flat(config.sweep))
+    for address, values in found.items():
+        for value in values:
+            if not isinstance(value, numbers.Real):
+                raise ValueError(f"{address} can take numbers only, got {value!r}.")
+    return found
 
 
 def _flat(section: Mapping, path: str = ""):

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from experiments.methods import composing, settings
 from loplax import nets, streams, supervised, units
@@ -184,6 +185,8 @@ def problem(study: Study, config, name: str) -> Build:
     network = composing.network(made, plain, made.values, shape)
     given = study.features is not None and network is plain
     observed = maintained if given else _units(network, inputs)
+    if _params(network) != _params(plain):
+        maintained = observed
     initializers = _initializers(study, plain)
 
     def build(hparams, key, data) -> Problem:
@@ -220,6 +223,12 @@ def problem(study: Study, config, name: str) -> Build:
 def _units(network: Network, inputs) -> units.Units:
     params, stats = jax.eval_shape(network.init, jax.random.key(0))
     return units.find(network.apply, params, stats, inputs, has_aux=True)
+
+
+def _params(network: Network):
+    """Shapes of the parameters."""
+    params, _ = jax.eval_shape(network.init, jax.random.key(0))
+    return jax.tree.map(jnp.shape, params)
 
 
 def _initializers(study: Study, network: Network) -> dict[str, Callable]:

@@ -1,13 +1,12 @@
 """Configurations with other values, a finished study, and data without a download."""
 
 import functools
-import importlib
 
 import jax
 import numpy as np
 import pytest
 
-from experiments.launch import launching
+from experiments.launch import devices, running
 from loplax.streams import datasets
 
 
@@ -27,8 +26,12 @@ def changed():
 
 
 def _launched(workdir, name, config, overwrite=False):
-    study = importlib.import_module(f"experiments.{name}.study").make(config)
-    return launching.run(workdir, config, jax.devices()[:1], study, overwrite=overwrite)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(devices, "devices", lambda platform: jax.devices()[:1])
+        found = running.launch(
+            name, config, workdir, overwrite=overwrite, progress=False
+        )
+    return found.dataset
 
 
 @pytest.fixture(scope="session")
