@@ -4,6 +4,7 @@ The places are inches: to measure all texts first, as matplotlib's own layouts d
 twice as long as to draw the figure.
 """
 
+import itertools
 import textwrap
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -115,7 +116,9 @@ def legend_below(figure: matplotlib.figure.Figure, axes: Sequence) -> None:
       axes: its axes.
     """
     pairs = [zip(*each.get_legend_handles_labels(), strict=True) for each in axes]
-    named = {label: handle for pair in pairs for handle, label in pair}
+    named = {}
+    for handle, label in itertools.chain(*pairs):
+        named.setdefault(label, handle)
     if named:
         columns = min(len(named), _columns(list(named), figure.get_figwidth()))
         look = {"ncols": columns, "frameon": False, "fontsize": 8}
