@@ -67,11 +67,14 @@ def _wandb(workdir: pathlib.Path) -> Callable:
         import wandb
     except ImportError as error:
         raise ImportError('wandb is missing: pip install "loplax[wandb]"') from error
-    run = wandb.init(project="loplax", name=workdir.name, dir=str(workdir))
+    runs = []  # one, begun when the study is: what cannot be run leaves no trace
 
     def write(progress) -> None:
+        if not runs:
+            name = workdir.resolve().name
+            runs.append(wandb.init(project="loplax", name=name, dir=str(workdir)))
         means = {f"{progress.method}/{n}": mean for n, mean in progress.metrics.items()}
-        run.log(means | {f"{progress.method}/step": progress.step})
+        runs[0].log(means | {f"{progress.method}/step": progress.step})
 
     return write
 

@@ -9,6 +9,8 @@ import pytest
 from experiments.launch import devices, running
 from loplax.streams import datasets
 
+jax.devices()  # else the first study in this process would make each core a device
+
 
 def _changed(config, **changes):
     for name, value in changes.items():
@@ -25,13 +27,12 @@ def changed():
     return _changed
 
 
-def _launched(workdir, name, config, overwrite=False):
+def _launched(workdir, name, config, preset="smoke", overwrite=False):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(devices, "devices", lambda platform: jax.devices()[:1])
-        found = running.launch(
-            name, config, workdir, overwrite=overwrite, progress=False
-        )
-    return found.dataset
+        return running.launch(
+            name, config, workdir, preset=preset, overwrite=overwrite, progress=False
+        ).dataset
 
 
 @pytest.fixture(scope="session")
@@ -57,7 +58,15 @@ def small(changed):
 
 
 @pytest.fixture(scope="session")
-def finished(small, tmp_path_factory):
+def files():
+    """``folder -> {path: bytes}`` of all that is in it."""
+    return lambda folder: {
+        path: path.read_bytes() for path in folder.rglob("*") if path.is_file()
+    }
+
+
+@pytest.fixture(scope="session")
+def finished(small, files, tmp_path_factory):
     """A finished study of two methods and two step sizes; the bytes of its files."""
     folder = tmp_path_factory.mktemp("finished") / "study"
     config = small(sweep__learning_rate=(0.01, 0.001))
@@ -65,7 +74,7 @@ def finished(small, tmp_path_factory):
     jax.config.update("jax_disable_most_optimizations", True)
     _launched(folder, "slowly_changing_regression", config)
     jax.config.update("jax_disable_most_optimizations", before)
-    return folder, {path.name: path.read_bytes() for path in folder.iterdir()}
+    return folder, files(folder)
 
 
 # Of ImageNet's thousand classes, four.

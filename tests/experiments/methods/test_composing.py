@@ -21,14 +21,15 @@ pytestmark = pytest.mark.usefixtures("quick_compile")
 def slots(name):
     """What a method has one of, among that which a plugin fills."""
     plugin = PLUGINS[name]
-    single = [slot for slot in ("optimizer", "on_task") if getattr(plugin, slot)]
+    single = ("optimizer", "objective", "on_task")
+    single = [slot for slot in single if getattr(plugin, slot)]
     return {*plugin.claims, *plugin.options, *plugin.sets, *single}
 
 
 def learns(name):
     """Whether a plugin changes the transformation, whose optimiser is SGD."""
     plugin = PLUGINS[name]
-    fills = plugin.optimizer or plugin.penalty or plugin.wrap or plugin.sets
+    fills = plugin.optimizer or plugin.gradient or plugin.wrap or plugin.sets
     return bool(fills) and name != "sgd"
 
 
@@ -68,8 +69,8 @@ def test_plugins_for_one_slot_are_refused(toy):
 def listed(name):
     """The slot, if any, in which the order of the names counts."""
     plugin = PLUGINS[name]
-    if plugin.penalty:
-        return "penalty"
+    if plugin.gradient:
+        return "gradient"
     first_or_last = plugin.last or plugin.rate_last
     return "wrap" if plugin.wrap and not first_or_last else name
 

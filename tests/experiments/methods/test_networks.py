@@ -1,6 +1,9 @@
 """Plugins that change the network, or what becomes of it at a new task."""
 
+from typing import Any, NamedTuple
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -9,6 +12,14 @@ from experiments.methods.table import PLUGINS
 from loplax.nets import input_normalization
 
 AROUND = [name for name, plugin in PLUGINS.items() if plugin.around]
+
+
+class State(NamedTuple):
+    """What a keeper sees of a run."""
+
+    params: Any
+    stats: Any
+    memory: dict
 
 
 def around(toy, name, network=None):
@@ -59,6 +70,21 @@ def test_what_stands_around_the_network_composes(toy):
         np.testing.assert_allclose(
             network.apply(params, stats, x)[0], expected, rtol=1e-5
         )
+
+
+def test_the_mean_of_weights_moves_with_every_step(toy):
+    """It begins as the first weights, and is tested beside those that learn."""
+    made = composing.method(toy.configured(), "ema")
+    filled = composing.slots(made, {"ema.decay_rate": 0.75})
+    (keeper,) = filled["keepers"]
+    state = State(params={"w": jnp.array(1.0)}, stats=jnp.array(1.0), memory={})
+    state = state._replace(memory={keeper.name: keeper.init(state)})
+    for w in (5.0, 9.0):
+        state = state._replace(params={"w": jnp.array(w)}, stats=jnp.array(w))
+        state = keeper.on_step(state, None)
+    params, stats = filled["evaluated"]["ema"](state)
+    assert (params["w"], stats) == (0.75 * 2 + 0.25 * 9, 9)
+    assert filled["evaluated"].keys() == {"test", "ema"}
 
 
 def test_most_plugins_do_nothing_at_a_new_task(toy):

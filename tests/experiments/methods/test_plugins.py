@@ -58,6 +58,7 @@ OWN = {
     "weight_resets": {"factor": (0.5, 0.25), "period": (3, 4)},
     "input_normalization": {"decay_rate": (0.9, 0.5)},
     "plasticity_injection": {"injection_step": (3, 4)},
+    "ema": {"decay_rate": (0.9, 0.5)},
 }
 # With which a plugin does nothing.
 IDLE = {
@@ -83,6 +84,7 @@ CHOICES = {
 }
 OPTIMIZERS = [name for name, plugin in PLUGINS.items() if plugin.optimizer]
 NUMBERED = [name for name, plugin in PLUGINS.items() if plugin.numbers]
+LEARNING = [name for name in NUMBERED if not PLUGINS[name].keeper]
 
 
 @functools.cache
@@ -133,7 +135,7 @@ def differ(one, other):
     return any(not np.allclose(a, b, rtol=1e-3) for a, b in pairs)
 
 
-@pytest.mark.parametrize("name", ["bp", *NUMBERED])
+@pytest.mark.parametrize("name", ["bp", *LEARNING])
 def test_every_number_is_used_and_may_be_traced(toy, name):
     found = learned(toy, name)
     for address in numbers(method(toy, name)):
@@ -242,6 +244,7 @@ def test_defaults_are_in_range(toy, optimizer):
         made = composing.method(config, name)
         toy.transformation(made, made.values)
         composing.network(made, toy.NETWORK, made.values, toy.SHAPE)
+        composing.slots(made, made.values)
         assert plugin.compared or plugin.optimizer
 
 
@@ -265,7 +268,7 @@ ALSO = {
 
 @pytest.mark.parametrize("name", ["bp", *NUMBERED])
 def test_bad_numbers_are_refused_by_name(toy, name):
-    """What the transformation does not know, the network refuses."""
+    """What the transformation does not know, the network or the learner refuses."""
     made = method(toy, name)
     for address in made.values:
         number = own(address)
@@ -275,6 +278,7 @@ def test_bad_numbers_are_refused_by_name(toy, name):
             with pytest.raises(ValueError, match=rf"\b{number}\b"):
                 toy.transformation(made, values)
                 composing.network(made, toy.NETWORK, values, toy.SHAPE)
+                composing.slots(made, values)
 
 
 def choosing(made, name, **choices):
