@@ -265,7 +265,7 @@ def _empty(
         dict(sorted(kinds.items())),
         next(filter(None, subsets), ()),
     )
-    dataset.attrs["config"] = json.dumps(asked.fixed["config"])
+    dataset.attrs["config"] = json.dumps(asked.fixed["config"], sort_keys=True)
     return dataset
 
 

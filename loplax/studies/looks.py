@@ -7,6 +7,7 @@ import xarray
 
 # Okabe & Ito's palette: told apart by colour-blind readers too.
 COLOURS = ("#D55E00", "#0072B2", "#999999", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+SOLID = 8  # arms that colours alone can tell apart
 STYLES = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 3)), (0, (1, 4)))
 
 
@@ -25,7 +26,8 @@ def assign(
 ) -> dict[str, Look]:
     """Gives every arm a look of its own.
 
-    Arms of one colour have different line styles.
+    Arms of one colour have different line styles, and where arms are many, so that
+    colours are alike, the line style changes with every eighth.
 
     Args:
       arms: for the name of each arm its method.
@@ -44,10 +46,10 @@ def assign(
     methods = {method: i for i, method in enumerate(dict.fromkeys(arms.values()))}
     labels, colours = labels or {}, colours or {}
     found, used = {}, {}
-    for arm, method in arms.items():
+    for i, (arm, method) in enumerate(arms.items()):
         own = COLOURS[methods[method] % len(COLOURS)]
         colour = colours.get(arm, colours.get(method, own))
-        style = STYLES[used.get(colour, 0) % len(STYLES)]
+        style = STYLES[(used.get(colour, 0) + i // SOLID) % len(STYLES)]
         used[colour] = used.get(colour, 0) + 1
         label = labels.get(method, method) + arm.removeprefix(method)
         found[arm] = Look(label, colour, style)

@@ -90,7 +90,8 @@ def finish(
 
 def _run(study: Study, job: planning.Job, title: str, watch: Watch) -> None:
     """Computes a job."""
-    _check(study, watch)
+    if watch.stop.is_set():
+        _stop(study, watch)
     each, rows = job.runs, job.program_rows
     study.programs.trace(each, rows)
     ready = study.programs.ready(each, rows)
@@ -106,10 +107,8 @@ def _run(study: Study, job: planning.Job, title: str, watch: Watch) -> None:
     _advance(study, job, program, data, state, watch)
 
 
-def _check(study: Study, watch: Watch) -> None:
-    """Stops if somebody wishes it; all is saved, if anything is."""
-    if not watch.stop.is_set():
-        return
+def _stop(study: Study, watch: Watch) -> None:
+    """Stops; all is saved, if anything is."""
     if study.folder:
         watch.bar.write(
             "stopped and saved; the same call goes on from here", sys.stderr
@@ -144,7 +143,8 @@ def _advance(
         results.record(study.dataset, cells, first, metrics)
         done = first + bins
         watch.bar.update(count * bins * study.target.steps_per_bin)
-        due = now - written >= study.checkpoint_seconds or watch.stop.is_set()
+        stopping = watch.stop.is_set()  # a wish that comes later is for the next one
+        due = now - written >= study.checkpoint_seconds or stopping
         if study.folder and (due or done == study.target.bins):
             job = _save(study, job, program, state, done)
             written = time.monotonic()
@@ -161,8 +161,8 @@ def _advance(
                 "runs_per_block",
                 stacklevel=2,
             )
-        if done < study.target.bins:
-            _check(study, watch)
+        if stopping and done < study.target.bins:
+            _stop(study, watch)
 
 
 def _save(

@@ -97,7 +97,7 @@ def _resumed(
     best: Mapping[pieces.Run, pieces.Chain],
     programs: compiling.Programs,
 ) -> Iterator[Job]:
-    """The jobs that go on from a state, one for each unit that has a good one."""
+    """The jobs that go on from a state: of each unit its newest good one."""
     for unit in dict.fromkeys(map(checkpoints.unit_of, checkpoints.of_units(study))):
         for path in reversed(checkpoints.of_unit(study, unit)):
             try:
@@ -105,13 +105,13 @@ def _resumed(
             except ValueError as error:
                 files.set_aside(study, path, str(error))
                 continue
-            job = _go_on(found, asked, best)
-            if job is None:
+            going = _go_on(found, asked, best)
+            if not going:
                 continue
-            program = programs.trace(job.runs, job.program_rows)
+            program = programs.trace(going[0].runs, going[0].program_rows)
             reason = runs.mismatch(program, found.leaves)
             if not reason:
-                yield job._replace(state=path)
+                yield from (job._replace(state=path) for job in going)
                 break
             warnings.warn(f"the state {path} is left out: {reason}", stacklevel=4)
 
@@ -120,13 +120,13 @@ def _go_on(
     found: checkpoints.Checkpoint,
     asked: asking.Asked,
     best: Mapping[pieces.Run, pieces.Chain],
-) -> Job | None:
-    """The job that goes on from a state, if it has one that is asked for."""
+) -> list[Job]:
+    """The jobs that go on from a state, if it has any that are asked for."""
     unit, method = found.group.unit, found.group.about.method
     bins, per_segment, _ = asked.target
     each = asked.every.get(method)
     if each is None or not per_segment or found.bin % per_segment or found.bin >= bins:
-        return None
+        return []
     places = {run: i for i, run in enumerate(each.names)}
     defaults = {method: each.about.defaults}
     every_run = found.group.runs(defaults)
@@ -142,9 +142,15 @@ def _go_on(
         ok and _reach(best, run) < bins for ok, run in zip(good, every_run, strict=True)
     ]
     if not any(left):
-        return None
-    rows = np.flatnonzero(good if all(good) else left)
+        return []
+    whole = all(good)
+    rows = np.flatnonzero(good if whole else left)
     ids = np.array([places[every_run[row]] for row in rows])
-    job = Job(each, ids, rows_for(asked, method, ids.size), first=found.bin, rows=rows)
-    # Some of a unit go on under a number of their own.
-    return job._replace(unit=unit, saved=found.bin) if all(good) else job
+    size = rows_for(asked, method, ids.size)
+    if whole and size >= ids.size:
+        return [Job(each, ids, size, unit, found.bin, found.bin, rows=rows)]
+    # A part of a unit goes on under a number of its own.
+    parts = (slice(i, i + size) for i in range(0, ids.size, size))
+    return [
+        Job(each, ids[part], size, first=found.bin, rows=rows[part]) for part in parts
+    ]

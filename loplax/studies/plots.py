@@ -229,6 +229,7 @@ def against(
                     axes.get_yaxis_transform(),
                 )
                 axes.text(1.02, place, text, transform=x, fontsize=8, va="center")
+    axes.xaxis.set_major_locator(ticker.MaxNLocator(6))  # signed numbers are long
     axes.axvline(0, color="#444444", lw=0.8, zorder=0)
     axes.set_yticks(range(len(order)), [""] * len(order))
     axes.set_ylim(-0.6, len(order) - 0.4)

@@ -241,7 +241,7 @@ def _together(
         next(filter(None, subsets), ()),
     )
     config = asked["config"] if asked else about[-1].study["config"]
-    dataset.attrs["config"] = json.dumps(config)
+    dataset.attrs["config"] = json.dumps(config, sort_keys=True)
     order = {seed: place for place, seed in enumerate(sorted(seeds))}
     cells = {(name, seed): (names.index(name), order[seed]) for name, seed in best}
     fill(dataset, found, best, cells)
@@ -250,16 +250,11 @@ def _together(
 
 def _varied(points: Sequence[tuple[str, Mapping[str, float]]]) -> set[str]:
     """Names of the numbers in which arms of one method differ."""
-    values = collections.defaultdict(set)
+    values = collections.defaultdict(list)
     for method, hparams in points:
-        values[method].add(frozenset(hparams.items()))
-    return {
-        name
-        for every in values.values()
-        for some in every
-        for name, _ in some.difference(*(every - {some}))
-        if len(every) > 1
-    }
+        values[method].append(set(hparams.items()))
+    differ = (set.union(*every) - set.intersection(*every) for every in values.values())
+    return {name for some in differ for name, _ in some}
 
 
 def fill(
