@@ -45,7 +45,7 @@ STREAM = streams.Stream(
     example=lambda state, item: (jnp.asarray(INPUTS)[item], jnp.asarray(LABELS)[item]),
     probe=lambda state: (jnp.asarray(INPUTS), jnp.asarray(LABELS)),
     chunk=1,
-    begins=None,
+    task=None,
 )
 PROBLEM = Problem(
     stream=STREAM,

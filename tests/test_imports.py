@@ -17,7 +17,6 @@ ALLOWED = {
     "branch": {"sharding"},
     "envs": {"branch"},
     "flax": set(),
-    "locks": set(),
     "sharding": set(),
     "units": {"sharding"},
     "metrics": set(),
@@ -37,6 +36,7 @@ ALLOWED = {
     },
     "ppo": {"diagnostics", "metrics", "optim", "precision", "units"},
     "studies": {"locks"},
+    "locks": set(),
 }
 WITHOUT_FLAX = tuple(name for name in ALLOWED if name not in ("nets", "envs", "flax"))
 
@@ -85,6 +85,13 @@ def test_flax_is_not_imported(name):
     for path in LIBRARY:
         if part(path) == name:
             assert "flax" not in {full.split(".")[0] for full in imported(path)}
+
+
+@pytest.mark.parametrize("name", ["results", "plots"])
+def test_figures_need_no_jax(name):
+    """Results are read and drawn where jax is not even installed."""
+    found = {full.split(".")[0] for full in imported(STUDIES / f"{name}.py")}
+    assert not found & {"jax", "optax", "flax"}
 
 
 def loaded_by(*modules):

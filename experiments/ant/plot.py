@@ -3,7 +3,7 @@
 python -m experiments.ant.plot WORKDIR
 """
 
-from experiments.figures import figures
+from experiments.figures import figures, words
 
 FIGURE = figures.Figure(
     "return",
@@ -11,6 +11,7 @@ FIGURE = figures.Figure(
     "Ant, PPO",
     higher_is_better=True,
     steps="environment steps",
+    about=words.of_environment,
 )
 
 

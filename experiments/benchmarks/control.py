@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from experiments.benchmarks import timing
-from experiments.launch import launching
+from experiments.launch import devices
 from experiments.studies import control, locomotion
 from loplax import ppo
 from loplax.envs import brax
@@ -32,7 +32,7 @@ def program(environment: str, method: str, seeds: int):
         with config.unlocked():
             del config.backend
     study = control.make(config)
-    learner, numbers = study.method(config, method)
+    learner, numbers, *_ = study.method(config, method)
     build = control.problem(study, config, method)
     hparams = {name: jnp.float32(value) for name, value in numbers.items()}
     begin = jax.jit(jax.vmap(lambda key: learner.init(key, hparams, ())))
@@ -49,7 +49,7 @@ def program(environment: str, method: str, seeds: int):
 
         return jax.lax.scan(one, state, None, length=UPDATES)[0]
 
-    options = launching.compiler_options(jax.devices()[0])
+    options = devices.compiler_options(jax.devices()[0])
     run = jax.jit(jax.vmap(learn), compiler_options=options)
     return lambda: run(state), seeds * UPDATES * config.num_steps
 

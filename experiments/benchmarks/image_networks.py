@@ -21,7 +21,7 @@ from experiments.continual_imagenet import config as imagenet_configs
 from experiments.continual_imagenet import study as imagenet
 from experiments.incremental_cifar import config as cifar_configs
 from experiments.incremental_cifar import study as cifar
-from experiments.launch import launching
+from experiments.launch import devices
 from experiments.permuted_mnist import config as mnist_configs
 from experiments.permuted_mnist import study as mnist
 from experiments.studies import learning
@@ -60,7 +60,7 @@ def make(name: str):
 def programs(name: str, count: int = 1):
     """Compiled loops of steps: plain, and the learner's with both methods."""
     study, config = make(name)
-    steps, options = STEPS[name], launching.compiler_options(jax.devices()[0])
+    steps, options = STEPS[name], devices.compiler_options(jax.devices()[0])
     data = jax.device_put(study.data)
     made = {}
 
@@ -71,8 +71,8 @@ def programs(name: str, count: int = 1):
 
         def init(key, data):
             state = supervised.init(build, key, hparams, data)
-            stream, items = study.stream(data).draw(state.stream)
-            take = np.arange(steps) % study.stream(data).chunk
+            stream, items = study.stream(data, hparams).draw(state.stream)
+            take = np.arange(steps) % study.stream(data, hparams).chunk
             return state._replace(stream=stream), jax.tree.map(lambda x: x[take], items)
 
         def loop(state, items, data):

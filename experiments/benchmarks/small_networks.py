@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from experiments.benchmarks import timing
-from experiments.launch import launching
+from experiments.launch import devices
 from experiments.slowly_changing_regression import config as configs
 from experiments.slowly_changing_regression import study
 from experiments.studies import learning
@@ -47,7 +47,7 @@ def program(method: str, count: int, device: jax.Device):
     state = jax.jit(init if count == 1 else jax.vmap(init))(
         keys[0] if count == 1 else keys
     )
-    options = launching.compiler_options(device)
+    options = devices.compiler_options(device)
     step = jax.jit(many, donate_argnums=0, compiler_options=options)
     box = [state]
 
@@ -55,7 +55,7 @@ def program(method: str, count: int, device: jax.Device):
         box[0] = step(box[0])
         return box[0].params
 
-    return run, made.stream(()).chunk * count
+    return run, made.stream((), made.numbers).chunk * count
 
 
 def main(counts: list[int]) -> None:

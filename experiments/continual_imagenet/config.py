@@ -1,25 +1,27 @@
 """Continual ImageNet: thousands of binary tasks, each with two classes of images.
 
-Every preset is ``config.py:NAME``:
-
-  digits  (default) pairs of scikit-learn's handwritten digits, no download.
-  laptop  pairs of CIFAR-100's classes, short tasks.
-  paper   ImageNet at 32x32, 2,000 tasks of 250 epochs, 30 seeds; for an accelerator.
-  smoke   seconds, on the digits; for tests.
-
 Defaults are those of Dohare et al., Nature 632, 2024, and their code.
 """
 
 import ml_collections
 
-from experiments.methods import specs
+from experiments.methods import settings
+from experiments.studies import defaults
+
+# What each preset is for; the first is the default.
+PRESETS = {
+    "digits": "pairs of scikit-learn's handwritten digits, no download",
+    "laptop": "pairs of CIFAR-100's classes, short tasks",
+    "paper": "ImageNet at 32x32, 2,000 tasks of 250 epochs, 30 seeds; accelerator",
+    "smoke": "seconds, on the digits; for tests",
+}
 
 
 def get_config(preset: str = "digits") -> ml_collections.ConfigDict:
     """Returns the configuration of a preset.
 
     Args:
-      preset: a name from the list above.
+      preset: a key of ``PRESETS``.
 
     Returns:
       The configuration; every field can be set on the command line.
@@ -27,9 +29,7 @@ def get_config(preset: str = "digits") -> ml_collections.ConfigDict:
     Raises:
       ValueError: for an unknown preset.
     """
-    presets = ("digits", "laptop", "paper", "smoke")
-    if preset not in presets:
-        raise ValueError(f"preset must be one of {presets}, got {preset!r}.")
+    settings.check_preset(preset, PRESETS)
     config = ml_collections.ConfigDict()
     config.methods = ("bp", "cbp", "l2", "shrink_and_perturb")
     config.dataset = "imagenet32"  # any of loplax.streams.datasets
@@ -49,7 +49,7 @@ def get_config(preset: str = "digits") -> ml_collections.ConfigDict:
 
     config.learning_rate = 0.01  # the step size; paper: 0.01, 0.001, 0.0001
     config.observe = ("weights", "features")  # diagnostics, at the end of each bin
-    specs.add_methods(config)  # all with the defaults of experiments/specs.py
+    settings.add_methods(config)  # all with the defaults of experiments/methods
     config.cbp.replacement_rate = 3e-4
     config.cbp.budget = "all"  # as the authors' convolutional code
     config.l2.weight_decay = 3e-6
@@ -57,7 +57,7 @@ def get_config(preset: str = "digits") -> ml_collections.ConfigDict:
     config.shrink_and_perturb.weight_decay = 1e-5
     config.shrink_and_perturb.perturb_scale = 1e-5
     config.self_normalized_resets.initial_threshold = 16
-    specs.add_execution(config)
+    defaults.add_execution(config)
     config.unroll = 0  # steps per loop iteration; 0: 2 on cpu, 1 elsewhere
 
     if preset != "paper":
@@ -77,4 +77,5 @@ def get_config(preset: str = "digits") -> ml_collections.ConfigDict:
     if preset == "smoke":
         config.filters, config.hidden = (4, 4, 4), (8, 8)
         config.tasks, config.epochs = 2, 1
+    settings.add_sweep(config)
     return config.lock()

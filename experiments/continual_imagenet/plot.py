@@ -11,6 +11,7 @@ FIGURE = figures.Figure(
     "Pairs of classes",
     higher_is_better=True,
     every=10,
+    about=lambda config: f"{config['dataset']}, a new pair for every task",
 )
 
 

@@ -28,7 +28,7 @@ def make(config, data_dir: str | None = None) -> learning.Study:
         raise ValueError(f"tasks must be at least 1, got {config.tasks}.")
     data = _by_class(config, data_dir)
 
-    def stream(data) -> streams.Stream:
+    def stream(data, numbers) -> streams.Stream:
         train, test = data
         sizes = {"epochs": config.epochs, "batch": config.batch}
         return streams.class_pairs(train, test, **sizes)
@@ -58,6 +58,7 @@ def make(config, data_dir: str | None = None) -> learning.Study:
     return learning.Study(
         stream=stream,
         network=network,
+        length=("tasks",),
         loss=losses.cross_entropy,
         initializer=hidden,
         output_initializer=output,

@@ -3,47 +3,23 @@
 import json
 import pathlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+import matplotlib.figure
+import numpy as np
 import xarray
 
+from experiments.figures import words
 from experiments.launch import command_line
-from experiments.methods import specs
-from loplax.studies import plots, results
+from experiments.methods import composing
+from loplax.studies import looks, panels, plots, results, statistics
 
-DIAGNOSTICS = {
-    "relative": "accuracy minus that of a retrained network",
-    "dead": "dead units (fraction)",
-    "dormant": "dormant units (fraction)",
-    "rarely_active": "units active on < 1% of examples",
-    "saturated": "saturated activations, |h| > 0.9",
-    "effective_rank": "effective rank, last hidden layer",
-    "approximate_rank": "approximate rank, last hidden layer",
-    "absolute_approximate_rank": "absolute approximate rank",
-    "stable_rank": r"$\|F\|_F^2 / \sigma_1^2$, last hidden layer",
-    "weight_magnitude": "mean |weight|",
-    "distance_from_init": "distance from initialisation",
-    "weight_change": "sum of |weight change|",
-    "gradient_norm": "gradient norm",
-    "gradient_sparsity": "gradient sparsity (fraction of 0)",
-    "plasticity": "plasticity on the same example",
-    "churn": "churn of one step",
-    "hessian_rank": "Hessian rank (estimate)",
-    "ntk_rank": "empirical NTK rank",
-    "gap": "gap to a fresh network",
-    "length": "episode length",
-    "entropy": "entropy of the policy (nats)",
-    "kl": "KL of an update (nats)",
-    "clip_fraction": "clipped probability ratios (fraction)",
-    "explained_variance": "variance explained by the value",
-    "replacements": "units replaced per update",
-}
-MANY = 8  # methods, above which curves are told apart by colour no more
+GROUP = 8  # arms in one panel of the main figure, at most
 
 
 class Figure(NamedTuple):
-    """What the main figure shows.
+    """What the figures and the table of a problem show.
 
     Attributes:
       metric: name of the metric.
@@ -51,9 +27,11 @@ class Figure(NamedTuple):
       title: name of the problem.
       higher_is_better: whether it measures success, not error.
       every: bins averaged into a point of the curves.
-      view: ``(dataset, configuration) -> dataset``, what to show of the results.
+      view: ``(dataset, configuration) -> dataset``, what to show of the results, which
+        have one arm of each method.
       along: what the step of that dataset counts, if not ``steps``.
       steps: what the results' steps are.
+      about: ``configuration -> text``: the data set or environment, and what changes.
     """
 
     metric: str
@@ -64,104 +42,185 @@ class Figure(NamedTuple):
     view: Callable[[xarray.Dataset, dict], xarray.Dataset] | None = None
     along: str = ""
     steps: str = "examples"
+    about: Callable[[dict], str] | None = None
 
 
-def draw(workdir: str, shown: Figure) -> list[str]:
-    """Draws the metric and the diagnostics over time, and the sweep if there is one.
+def draw(
+    dataset: xarray.Dataset,
+    shown: Figure,
+) -> dict[str, matplotlib.figure.Figure]:
+    """Draws the metric and the diagnostics over time, and what was compared and swept.
+
+    Where numbers were swept, each method is shown in its best setting, see
+    `statistics.best`.
 
     Args:
-      workdir: directory of the study, finished or running.
+      dataset: the results, finished or running; their attribute ``config`` is the
+        problem's configuration as JSON, ``preset`` its preset, where that is known.
       shown: what the main figure shows.
+
+    Returns:
+      The figures by name: ``figure``, ``diagnostics``; ``comparison`` of several
+      methods; ``sweep`` where numbers were swept; ``subsets`` where a metric has them.
+
+    Raises:
+      ValueError: if there is no such metric.
+    """
+    better = {"higher_is_better": shown.higher_is_better}
+    coarse = statistics.coarse(_flat(dataset), shown.metric, shown.every)
+    best = statistics.best(coarse, shown.metric, **better)
+    lines = words.head(dataset, shown, best)
+    whole = dataset.sel(arm=best.dataset["arm"], seed=best.dataset["seed"])
+    if shown.view:
+        whole = shown.view(whole, json.loads(dataset.attrs["config"]))
+    flat = _flat(whole)
+    kind = shown.metric.removeprefix("test_")
+    if f"{kind}_fresh" in flat:
+        gap = flat[f"{kind}_first"] - flat[f"{kind}_fresh"]
+        flat["gap"] = -gap if shown.higher_is_better else gap
+    names = [str(name) for name in np.unique(dataset["method"])]
+    labels = {name: composing.label(name) for name in names}
+    colours = {name: composing.colour(name) for name in names}
+    own = looks.assign(looks.arms(flat), labels, colours)
+    found = {"figure": _main(flat, shown, own, lines)}
+    titles = words.diagnostics(flat, shown.metric)
+    if titles:
+        found["diagnostics"] = _many(flat, shown, own, lines, titles)
+    if len(own) > 1:
+        found["comparison"] = _comparison(flat, shown, own, lines)
+    if statistics.swept(dataset):
+        names = {str(name): str(name) for name in dataset["method"].values}
+        methods = looks.assign(names, labels, colours)
+        found["sweep"] = _sweep(coarse, shown, methods, lines[:1])
+    if any("subset" in whole[name].dims for name in whole):
+        found["subsets"] = _subsets(whole, shown, own, lines)
+    return found
+
+
+def save(
+    figures: Mapping[str, matplotlib.figure.Figure], directory: str | pathlib.Path
+) -> list[str]:
+    """Writes figures as PNG.
+
+    Args:
+      figures: for the name of each the figure.
+      directory: where.
 
     Returns:
       The files written.
 
     Raises:
-      FileNotFoundError: if there are no results.
       OSError: if a figure cannot be written.
     """
-    dataset = results.load(workdir)
-    if shown.view:
-        dataset = shown.view(dataset, json.loads(dataset.attrs["config"]))
-    kind = shown.metric.removeprefix("test_")
-    if f"{kind}_fresh" in dataset:
-        gap = dataset[f"{kind}_first"] - dataset[f"{kind}_fresh"]
-        dataset["gap"] = -gap if shown.higher_is_better else gap
-    written = {
-        "figure.png": _main(dataset, shown),
-        "diagnostics.png": _many(dataset, shown),
-    }
-    if len(set(dataset["method"].values)) > 1:
-        written["comparison.png"] = _comparison(dataset, shown)
-    if plots.swept(dataset):
-        written["sweep.png"] = _sweep(dataset, shown)
-    paths = [pathlib.Path(workdir) / name for name in written]
-    for path, figure in zip(paths, written.values(), strict=True):
-        figure.savefig(path, dpi=150)
-    return [str(path) for path in paths]
+    paths = [str(pathlib.Path(directory) / f"{name}.png") for name in figures]
+    for path, figure in zip(paths, figures.values(), strict=True):
+        # Half the time of the default compression, and little more bytes.
+        figure.savefig(path, dpi=150, pil_kwargs={"compress_level": 3})
+    return paths
 
 
-def _main(dataset: xarray.Dataset, shown: Figure):
-    figure, (axes,) = plots.panels(1)
-    many = len(set(dataset["method"].values)) > MANY
-    figure.set_size_inches(9.6 if many else 6.4, 4.8 if many else 4.2)
-    plots.curves(axes, dataset, shown.metric, labels=specs.LABELS, every=shown.every)
-    axes.set_xlabel(shown.along or shown.steps)
-    axes.set_ylabel(shown.axis)
-    if not shown.higher_is_better:
-        axes.set_ylim(bottom=0)
-    swept = "".join(f", {n} {float(dataset[n][0]):g}" for n in plots.swept(dataset))
-    axes.set_title(
-        f"{shown.title}{swept}\nmean of {dataset.sizes['seed']} seeds, 95% interval",
-        fontsize=10,
+def _flat(dataset: xarray.Dataset) -> xarray.Dataset:
+    """The results with one value in place of those of several subsets."""
+    per_subset = [name for name in dataset if "subset" in dataset[name].dims]
+    means = {name: statistics.over_subsets(dataset[name]) for name in per_subset}
+    return dataset.drop_dims("subset", errors="ignore").assign(means)
+
+
+def _along(axes, shown: Figure, changes: np.ndarray) -> None:
+    marks = ", ticks above the axis: a new task" if changes.size else ""
+    axes.set_xlabel((shown.along or shown.steps) + marks, fontsize=8)
+    plots.tick(axes, changes)
+
+
+def _main(dataset, shown: Figure, own, lines):
+    number = -(-len(own) // GROUP)
+    groups = [[str(arm) for arm in part] for part in np.array_split([*own], number)]
+    right = panels.beside([look.label for look in own.values()])
+    figure, many = panels.panels(
+        number,
+        columns=2,
+        size=(5.2, 3.2),
+        margins=panels.Margins(right=right, top=0.15),
+        lines=lines,
+        sharey=True,
     )
-    place = {"loc": "center left", "bbox_to_anchor": (1, 0.5)} if many else {}
-    if axes.lines:
-        axes.legend(frameon=False, fontsize=8, **place)
+    changes = plots.changes(dataset)
+    for axes, group in zip(many, groups, strict=True):
+        part = {arm: own[arm] for arm in group}
+        plots.curves(axes, dataset, shown.metric, part, every=shown.every)
+        _along(axes, shown, changes)
+        axes.set_ylabel(shown.axis, fontsize=9)
+        panels.legend_beside(axes)
+    if not shown.higher_is_better:
+        many[0].set_ylim(bottom=0)
     return figure
 
 
-def _many(dataset: xarray.Dataset, shown: Figure):
-    layers = {
-        name: f"dead units, layer {name[5:]} (fraction)"
-        for name in dataset
-        if name.startswith("dead_")
-    }
-    titles = {n: title for n, title in (DIAGNOSTICS | layers).items() if n in dataset}
-    figure, many = plots.panels(len(titles))
+def _many(dataset, shown: Figure, own, lines, titles):
+    labels = [look.label for look in own.values()]
+    band = len(own) <= GROUP
+    size = (3.2, 2.2) if band else (4.8, 3.6)
+    lines = lines if band else [*lines, "means alone, as the methods are many"]
+    figure, many = panels.panels(len(titles), size=size, lines=lines, legend=labels)
+    changes = plots.changes(dataset)
     for axes, (name, title) in zip(many, titles.items(), strict=True):
-        plots.curves(axes, dataset, name, labels=specs.LABELS)
-        axes.set_xlabel(shown.along or shown.steps)
-        axes.set_title(title, fontsize=10)
-    plots.legend(figure, many)
+        plots.curves(axes, dataset, name, own, band=band)
+        _along(axes, shown, changes)
+        axes.set_title(title, fontsize=9)
+    panels.legend_below(figure, many)
     return figure
 
 
-def _comparison(dataset: xarray.Dataset, shown: Figure):
-    figure, (axes,) = plots.panels(1)
-    figure.set_size_inches(6.4, 1.2 + 0.26 * len(set(dataset["method"].values)))
-    coarse = plots.coarse(dataset, shown.metric, shown.every)
-    plots.comparison(axes, coarse, shown.metric, labels=specs.LABELS)
-    axes.set_xlabel(f"{shown.axis}: at first (hollow) and at last")
-    axes.set_title(shown.title, fontsize=10)
+def _comparison(dataset, shown: Figure, own, lines):
+    coarse = statistics.coarse(dataset, shown.metric, shown.every)
+    own = {
+        arm: look._replace(label=panels.wrapped(look.label))
+        for arm, look in own.items()
+    }
+    labels = [look.label for look in own.values()]
+    row = 0.12 + 0.14 * max(label.count("\n") + 1 for label in labels)
+    figure, (axes, beside) = panels.panels(
+        2,
+        size=(3.6, 0.3 + row * len(own)),
+        margins=panels.Margins(left=0.2, right=0.4),
+        names=panels.beside(labels) - 0.4,
+        lines=lines,
+    )
+    order = plots.comparison(axes, coarse, shown.metric, own)
+    axes.set_title(f"{shown.axis}: first (hollow), last", fontsize=9)
+    better = {"higher_is_better": shown.higher_is_better}
+    plots.against(beside, coarse, shown.metric, own, order, **better)
+    first = next(iter(own.values())).label.replace("\n", " ")
+    beside.set_title(f"minus {first} (right: better)", fontsize=9)
     return figure
 
 
-def _sweep(dataset: xarray.Dataset, shown: Figure):
-    swept = plots.swept(dataset)
-    figure, many = plots.panels(len(swept))
+def _sweep(dataset, shown: Figure, own, lines):
+    swept = statistics.swept(dataset)
+    labels = [look.label for look in own.values()]
+    said = [*lines, words.of_sweep(dataset), *words.missing(dataset)]
+    figure, many = panels.panels(len(swept), lines=said, legend=labels)
+    better = {"higher_is_better": shown.higher_is_better}
     for axes, name in zip(many, swept, strict=True):
-        plots.settings(
-            axes,
-            dataset,
-            shown.metric,
-            name,
-            labels=specs.LABELS,
-            higher_is_better=shown.higher_is_better,
-        )
-        axes.set_ylabel(f"{shown.axis}, last bin")
-    if many[0].containers:
-        many[0].legend(frameon=False, fontsize=8)
+        best = statistics.best(dataset, shown.metric, per=[name], **better)
+        plots.settings(axes, best.dataset, shown.metric, name, own)
+        axes.set_ylabel(f"{shown.axis}, last", fontsize=8)
+    panels.legend_below(figure, many)
+    return figure
+
+
+def _subsets(dataset, shown: Figure, own, lines):
+    names = [str(name) for name in dataset if "subset" in dataset[name].dims]
+    labels = dataset["subset"].values.tolist()
+    cells = [(name, arm) for name in names for arm in own]
+    alike = {"sharey": len(names) == 1}
+    figure, many = panels.panels(len(cells), lines=lines, legend=labels, **alike)
+    changes = plots.changes(dataset)
+    for axes, (name, arm) in zip(many, cells, strict=True):
+        plots.subsets(axes, dataset.sel(arm=[arm]), name)
+        _along(axes, shown, changes)
+        axes.set_title(f"{own[arm].label}: {words.metric(name)}", fontsize=9)
+    panels.legend_below(figure, many)
     return figure
 
 
@@ -175,4 +234,4 @@ def main(shown: Figure, usage: str) -> None:
     if len(sys.argv) != 2:
         sys.exit(usage)
     with command_line.clear_errors():
-        print(*draw(sys.argv[1], shown), sep="\n")
+        print(*save(draw(results.load(sys.argv[1]), shown), sys.argv[1]), sep="\n")

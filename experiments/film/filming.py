@@ -22,7 +22,7 @@ import tqdm
 from absl import app, flags
 
 from experiments.film import skeletons
-from experiments.launch import command_line, launching
+from experiments.launch import command_line, devices
 from loplax.studies import results
 
 FRAME = 0.04  # seconds from one frame to the next, or as close as the steps allow
@@ -72,7 +72,7 @@ def film(config, method: str, workdir, seconds: float = 5.0) -> tuple[Episode, E
     if not 0 < seconds < np.inf:
         raise ValueError(f"seconds must be positive, got {seconds}.")
     study = control.make(config)
-    learner, numbers = study.method(config, method)
+    learner, numbers, *_ = study.method(config, method)
     robot, step = _robot(config)
     workdir = pathlib.Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
@@ -109,7 +109,7 @@ def _robot(config) -> tuple[skeletons.Skeleton, float]:
 
 def _train(study, learner, numbers, key):
     """A run's state at its end; a progress bar on stderr shows how far it is."""
-    options = launching.compiler_options(jax.devices()[0])
+    options = devices.compiler_options(jax.devices()[0])
     segment = jax.jit(learner.segment, compiler_options=options)
     hparams = {name: jnp.asarray(value, float) for name, value in numbers.items()}
     state = jax.jit(learner.init)(key, hparams, ())
@@ -152,7 +152,7 @@ def main() -> None:
     """The program."""
     default = pathlib.Path(__file__).parent / "ant" / "config.py"
     config = command_line.define_config(str(default))
-    method = flags.DEFINE_string("method", "cbp", "one of experiments/specs.py")
+    method = flags.DEFINE_string("method", "cbp", "plugins joined by +")
     workdir = flags.DEFINE_string("workdir", "runs/film", "where the film goes")
     seconds = flags.DEFINE_float("seconds", 5.0, "how much of the episode to show")
     flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS["config"])
@@ -160,7 +160,7 @@ def main() -> None:
     def run(argv):
         with command_line.clear_errors():
             command_line.no_arguments(argv)
-            launching.devices(config.value.platform)
+            devices.devices(config.value.platform)
             after, before = film(
                 config.value, method.value, workdir.value, seconds.value
             )

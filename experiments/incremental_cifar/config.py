@@ -1,20 +1,23 @@
 """Class-incremental CIFAR-100: five more classes every 200 epochs, up to 100.
 
-Every preset is ``config.py:NAME``:
-
-  digits  (default) scikit-learn's handwritten digits, two classes at a time, a narrow
-          network, no download.
-  laptop  CIFAR-100, a narrow network, few classes and epochs: all arms end to end.
-  paper   CIFAR-100, ResNet-18, 20 steps of 200 epochs, 15 seeds; for an accelerator.
-  smoke   seconds, on the digits; for tests.
-
 Defaults are those of Dohare et al., Nature 632, 2024, and their code.
 """
 
 import ml_collections
 
-from experiments.methods import specs
+from experiments.methods import settings
+from experiments.studies import defaults
 
+# What each preset is for; the first is the default.
+PRESETS = {
+    "digits": (
+        "scikit-learn's handwritten digits, two classes at a time, a narrow network, "
+        "no download"
+    ),
+    "laptop": "CIFAR-100, a narrow network, few classes and epochs: end to end",
+    "paper": "CIFAR-100, ResNet-18, 20 steps of 200 epochs, 15 seeds; accelerator",
+    "smoke": "seconds, on the digits; for tests",
+}
 METHODS = ("bp", "head_reset", "shrink_and_perturb", "full_reset", "cbp")
 
 
@@ -22,7 +25,7 @@ def get_config(preset: str = "digits") -> ml_collections.ConfigDict:
     """Returns the configuration of a preset.
 
     Args:
-      preset: a name from the list above.
+      preset: a key of ``PRESETS``.
 
     Returns:
       The configuration; every field can be set on the command line.
@@ -30,11 +33,9 @@ def get_config(preset: str = "digits") -> ml_collections.ConfigDict:
     Raises:
       ValueError: for an unknown preset.
     """
-    presets = ("digits", "laptop", "paper", "smoke")
-    if preset not in presets:
-        raise ValueError(f"preset must be one of {presets}, got {preset!r}.")
+    settings.check_preset(preset, PRESETS)
     config = ml_collections.ConfigDict()
-    config.methods = METHODS  # any of experiments/specs.py that is no network option
+    config.methods = METHODS  # of plugins, joined by +
     config.dataset = "cifar100"  # any of loplax.streams.datasets
     config.optimizer = "momentum"  # sgd, momentum or adam
     config.width = 64  # units of the stem; ResNet-18 has 64
@@ -55,7 +56,7 @@ def get_config(preset: str = "digits") -> ml_collections.ConfigDict:
 
     config.learning_rate = 0.1  # the step size
     config.observe = ("weights", "features")  # diagnostics, at the end of each bin
-    specs.add_methods(config)  # all with the defaults of experiments/specs.py
+    settings.add_methods(config)  # all with the defaults of experiments/methods
     config.momentum.weight_decay = 5e-4
     config.shrink_and_perturb.weight_decay = 5e-4
     config.input_normalization.weight_decay = 5e-4
@@ -65,7 +66,7 @@ def get_config(preset: str = "digits") -> ml_collections.ConfigDict:
     config.cbp.utility = "contribution"
     config.cbp.budget = "all"  # as the authors' convolutional code
     config.self_normalized_resets.initial_threshold = 16
-    specs.add_execution(config)
+    defaults.add_execution(config)
     config.unroll = 0  # steps per loop iteration; 0: 2 on cpu, 1 elsewhere
 
     if preset == "laptop":
@@ -86,4 +87,5 @@ def get_config(preset: str = "digits") -> ml_collections.ConfigDict:
     steps = config.classes // config.increment  # step k has k times as many minibatches
     first = config.increment * config.train_per_class // config.batch * config.epochs
     config.plasticity_injection.injection_step = first * steps * (steps + 1) // 4
+    settings.add_sweep(config)
     return config.lock()

@@ -33,7 +33,7 @@ def make(config, data_dir: str | None = None) -> learning.Study:
     net = nets.ResNet18(config.classes, config.width, patches=images.patches(config))
     example = jnp.zeros((1, *data[0].shape[2:-1], 3))
 
-    def stream(data) -> streams.Stream:
+    def stream(data, numbers=()) -> streams.Stream:
         return streams.incremental_classes(
             *data,
             increment=config.increment,

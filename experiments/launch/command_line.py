@@ -1,6 +1,8 @@
-"""What a program does before jax is imported: it reads flags, and reports bad input."""
+"""What a program does with its command line: flags, help, and bad input."""
 
 import contextlib
+import importlib
+import pathlib
 import sys
 
 from absl import flags
@@ -16,6 +18,47 @@ def clear_errors():
         sys.exit(f"error: {' '.join(str(error).split())}")
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def presets(argv: list[str], folder: pathlib.Path) -> tuple[list[str], str]:
+    """Reads which preset a command line asks for.
+
+    ``--preset=NAME``, ``--config=NAME`` and ``--config=FILE:NAME`` mean the same.
+
+    Args:
+      argv: the arguments.
+      folder: that of the experiment; its ``config.py`` has the ``PRESETS``.
+
+    Returns:
+      The arguments without ``--preset``, with a whole ``--config`` where one was given,
+      and the name of the preset: the first of them all if none is asked for.
+    """
+    file, left, preset = str(folder / "config.py"), [], ""
+    arguments = iter(argv)
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        if (
+            name.lstrip("-") == "preset"
+            and name.startswith("-")
+            or name in ("--config", "-config")
+            and ".py" not in value
+        ):
+            preset = value if equals else next(arguments, "")
+        elif name in ("--config", "-config"):
+            path, _, preset = value.partition(":")
+            left.append(argument)
+        else:
+            left.append(argument)
+    with clear_errors():
+        known = _configs(folder).PRESETS
+    preset = preset or next(iter(known))
+    if not any(argument.startswith("--config=") for argument in left):
+        left.insert(0, f"--config={file}:{preset}")
+    return left, preset
+
+
+def _configs(folder: pathlib.Path):
+    return importlib.import_module(f"experiments.{folder.name}.config")
 
 
 def define_config(default: str) -> flags.FlagHolder:
@@ -36,18 +79,22 @@ def define_config(default: str) -> flags.FlagHolder:
         sys.exit(f"error: no setting {reason}. All settings are in {default}.")
 
 
-def read_flags(argv: list[str]) -> list[str]:
+def read_flags(argv: list[str], folder: pathlib.Path | None = None) -> list[str]:
     """Reads the flags, for ``app.run(main, flags_parser=read_flags)``.
 
-    A flag that is unknown, or whose value is bad, ends the program with one line, and
-    ``--help`` ends it with status 0.
+    A flag that is unknown, or whose value is bad, ends the program with one line.
+    ``--help`` ends it with status 0; of an experiment it tells all that can be set.
 
     Args:
       argv: the command line.
+      folder: that of the experiment, if it is one.
 
     Returns:
       What is left of it; see `no_arguments`.
     """
+    if folder and {"--help", "-h"}.intersection(argv):
+        print(usage(folder))
+        sys.exit(0)
     try:
         return flags.FLAGS(argv)
     except (flags.Error, AttributeError, TypeError, ValueError) as error:
@@ -59,6 +106,50 @@ def read_flags(argv: list[str]) -> list[str]:
         )
     except SystemExit:  # absl ends --help with status 1
         sys.exit(0)
+
+
+def usage(folder: pathlib.Path) -> str:
+    """What can be asked of an experiment: presets, flags, methods, settings.
+
+    Args:
+      folder: that of the experiment.
+
+    Returns:
+      The text.
+    """
+    from experiments.methods.table import PLUGINS
+
+    configs = _configs(folder)
+    preset = next(iter(configs.PRESETS))
+    lines = [configs.__doc__.strip(), "", "presets, the first by default (--preset=):"]
+    lines += [f"  {name:24}{text}" for name, text in configs.PRESETS.items()]
+    lines += ["", "flags:"]
+    lines += [
+        f"  --{flag.name:22}{' '.join(flag.help.split())}"
+        for flag in flags.FLAGS.get_flags_for_module("experiments.launch.program")
+    ]
+    lines += [
+        "",
+        "plugins of methods (--config.methods=bp,cbp+layer_norm):",
+    ]
+    lines += [f"  {name:24}{plugin.label}" for name, plugin in PLUGINS.items()]
+    lines += [
+        "",
+        f"settings, as in {preset} (--config.NAME=, --config.sweep.NAME=):",
+    ]
+    shown = configs.get_config(preset)
+    flat = flatten(shown)
+    lines += [f"  {n:44}{v}" for n, v in flat if not n.startswith("sweep.")]
+    return "\n".join(lines)
+
+
+def flatten(config, path: str = ""):
+    """Every setting of a configuration by its address, with its value."""
+    for name, value in config.items():
+        if hasattr(value, "items"):
+            yield from flatten(value, f"{path}{name}.")
+        else:
+            yield f"{path}{name}", value
 
 
 def no_arguments(argv: list[str]) -> None:

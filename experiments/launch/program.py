@@ -1,6 +1,5 @@
-"""The program of every experiment: flags -> configuration -> sweep -> figures."""
+"""The program of every experiment: flags -> configuration -> study -> figures."""
 
-import importlib
 import pathlib
 import sys
 
@@ -15,43 +14,43 @@ OVERWRITE = flags.DEFINE_bool("overwrite", False, "start anew if workdir has res
 DATA_DIR = flags.DEFINE_string(
     "data_dir", None, "folder of image data (default: that of tensorflow-datasets)"
 )
+WRITE = flags.DEFINE_list(
+    "write", [], "what else to write as the study runs: csv, tensorboard, wandb"
+)
 
 
-def main(file: str, preset: str) -> None:
+def main(file: str) -> None:
     """Runs the experiment to which a ``run.py`` belongs.
 
     Args:
       file: path of that ``run.py``; beside it lie ``config.py``, ``study.py`` and
         ``plot.py``.
-      preset: the configuration to run if the user names none.
     """
     folder = pathlib.Path(file).parent
+    arguments, preset = command_line.presets(sys.argv[1:], folder)
+    sys.argv[1:] = arguments
     config = command_line.define_config(f"{folder / 'config.py'}:{preset}")
-    for flag in (config, WORKDIR, OVERWRITE, DATA_DIR):  # for --help to list them
-        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[flag.name])
-    run = lambda argv: _run(argv, config.value, folder.name)
-    app.run(run, flags_parser=command_line.read_flags)
+    run = lambda argv: _run(argv, config.value, folder.name, preset)
+    app.run(run, flags_parser=lambda argv: command_line.read_flags(argv, folder))
 
 
-def _run(argv: list[str], config, name: str) -> None:
+def _run(argv: list[str], config, name: str, preset: str) -> None:
     with command_line.clear_errors():
         command_line.no_arguments(argv)
-        platform = config.platform  # it is read here, and may be missing
+        _ = config.platform  # it is read here, and may be missing
         # Heavy imports wait until then, so that errors and --help come at once.
-        from experiments.figures import figures
-        from experiments.launch import launching
+        from experiments.launch import running, writers
 
-        devices = launching.devices(platform)
-        study = importlib.import_module(f"experiments.{name}.study")
-        shown = importlib.import_module(f"experiments.{name}.plot").FIGURE
         workdir = pathlib.Path(WORKDIR.value or f"runs/{name}")
-        dataset = launching.run(
-            workdir,
+        found = running.launch(
+            name,
             config,
-            devices,
-            study.make(config, DATA_DIR.value),
+            workdir,
+            preset=preset,
+            data_dir=DATA_DIR.value,
             overwrite=OVERWRITE.value,
+            on_segment=[writers.make(each, workdir) for each in WRITE.value],
         )
-        print(launching.table(dataset, shown.metric, shown.every, shown.steps))
-        print("figures:", *figures.draw(workdir, shown))
-        print("results:", workdir / "results.nc")
+        print(found.table())
+        print("figures:", *found.save(workdir))
+        print("results:", workdir)

@@ -3,7 +3,7 @@
 python -m experiments.nonstationary_control.plot WORKDIR
 """
 
-from experiments.figures import figures
+from experiments.figures import figures, words
 
 FIGURE = figures.Figure(
     "return",
@@ -12,6 +12,7 @@ FIGURE = figures.Figure(
     higher_is_better=True,
     every=3,
     steps="environment steps",
+    about=words.of_environment,
 )
 
 

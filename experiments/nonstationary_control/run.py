@@ -3,4 +3,4 @@
 from experiments.launch import program
 
 if __name__ == "__main__":
-    program.main(__file__, preset="laptop")
+    program.main(__file__)

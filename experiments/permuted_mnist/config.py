@@ -1,20 +1,23 @@
 """Online permuted MNIST: a new permutation of the pixels every 60,000 examples.
 
-Every preset is ``config.py:NAME``:
-
-  digits   (default) all methods on scikit-learn's handwritten digits, no download.
-  laptop   MNIST, width 100, 60 tasks: backprop declines and others do not.
-  width100 MNIST, width 100, 150 tasks, 3 seeds: the published decline, from 93% to 88%.
-  paper    MNIST, three layers of 2,000 units, 800 tasks, 10 seeds; for an accelerator.
-  smoke    seconds, on the digits; for tests.
-
 Defaults are those of Dohare et al., Nature 632, 2024, and their code.
 """
 
 import ml_collections
 
-from experiments.methods import specs
+from experiments.methods import settings
+from experiments.studies import defaults
 
+# What each preset is for; the first is the default.
+PRESETS = {
+    "digits": "all methods on scikit-learn's handwritten digits, no download",
+    "laptop": "MNIST, width 100, 60 tasks: backprop declines and others do not",
+    "width100": "MNIST, width 100, 150 tasks, 3 seeds: published, 93% to 88%",
+    "paper": (
+        "MNIST, three layers of 2,000 units, 800 tasks, 10 seeds; for an accelerator"
+    ),
+    "smoke": "seconds, on the digits; for tests",
+}
 METHODS = ("bp", "cbp", "l2", "shrink_and_perturb")
 
 
@@ -22,7 +25,7 @@ def get_config(preset: str = "digits") -> ml_collections.ConfigDict:
     """Returns the configuration of a preset.
 
     Args:
-      preset: a name from the list above.
+      preset: a key of ``PRESETS``.
 
     Returns:
       The configuration; every field can be set on the command line.
@@ -30,11 +33,9 @@ def get_config(preset: str = "digits") -> ml_collections.ConfigDict:
     Raises:
       ValueError: for an unknown preset.
     """
-    presets = ("digits", "laptop", "width100", "paper", "smoke")
-    if preset not in presets:
-        raise ValueError(f"preset must be one of {presets}, got {preset!r}.")
+    settings.check_preset(preset, PRESETS)
     config = ml_collections.ConfigDict()
-    config.methods = METHODS  # any of experiments/specs.py
+    config.methods = METHODS  # of plugins, joined by +
     config.dataset = "mnist"  # any of loplax.streams.datasets
     config.optimizer = "sgd"  # sgd, momentum or adam
     config.activation = "relu"  # relu, tanh, sigmoid, elu, leaky_relu, swish
@@ -48,13 +49,13 @@ def get_config(preset: str = "digits") -> ml_collections.ConfigDict:
 
     config.learning_rate = 0.003  # the step size; paper: 0.01, 0.003, 0.001
     config.observe = ("weights", "features")  # diagnostics, at the end of each task
-    specs.add_methods(config)  # all with the defaults of experiments/specs.py
+    settings.add_methods(config)  # all with the defaults of experiments/methods
     config.cbp.replacement_rate = 1e-5  # paper: 1e-4, 1e-5, 1e-6
     config.l2.weight_decay = 1e-4  # paper: 1e-3, 1e-4, 1e-5
     config.input_normalization.weight_decay = 0.01  # Elsayed & Mahmood 2024
     config.shrink_and_perturb.weight_decay = 1e-4  # paper
     config.shrink_and_perturb.perturb_scale = 1e-5  # paper: 1e-4, 1e-5, 1e-6
-    specs.add_execution(config)
+    defaults.add_execution(config)
     config.unroll = 0  # steps per loop iteration; 0: 2 on cpu, 1 elsewhere
 
     if preset in ("laptop", "width100"):
@@ -71,10 +72,11 @@ def get_config(preset: str = "digits") -> ml_collections.ConfigDict:
         config.tasks, config.seeds = 50, 4
         config.learning_rate = 0.01
         config.cbp.replacement_rate = 1e-3
-        config.methods = tuple(specs.SPECS)
+        config.methods = settings.ALL
     if preset == "smoke":
         config.hidden, config.tasks, config.seeds = (8, 8), 2, 2
         config.methods = ("bp", "cbp", "head_reset", "input_normalization")
         config.observe = ("weights", "features", "gradients", "step", "curvature")
     config.plasticity_injection.injection_step = config.tasks * config.period // 2
+    settings.add_sweep(config)
     return config.lock()

@@ -6,7 +6,13 @@ python -m experiments.permuted_mnist.plot WORKDIR
 from experiments.figures import figures
 
 FIGURE = figures.Figure(
-    "accuracy", "online accuracy", "Online permuted images", higher_is_better=True
+    "accuracy",
+    "online accuracy",
+    "Online permuted images",
+    higher_is_better=True,
+    about=lambda config: (
+        f"{config['dataset']}, a new permutation every {config['period']:,} examples"
+    ),
 )
 
 

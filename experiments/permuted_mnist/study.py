@@ -28,7 +28,7 @@ def make(config, data_dir: str | None = None) -> learning.Study:
     data = (found.train_images, found.train_labels)
     pixels = data[0][0].size
 
-    def stream(data) -> streams.Stream:
+    def stream(data, numbers=()) -> streams.Stream:
         images, labels = data
         return streams.permuted_images(
             images,
@@ -52,6 +52,7 @@ def make(config, data_dir: str | None = None) -> learning.Study:
     return learning.Study(
         stream=stream,
         network=network,
+        length=("tasks",),
         loss=losses.cross_entropy,
         initializer=nets.kaiming_uniform(config.activation),
         bins=config.tasks,

@@ -1,20 +1,22 @@
 """Slowly-changing regression: does an online learner keep tracking a changing target?
 
-Every preset is ``config.py:NAME``:
-
-  paper   (default) 1M examples, 100 seeds, step size 0.01, ReLU. On 2 CPU cores: see
-          README.md. Backprop's squared error rises from about 0.65 to 1.25, that of
-          continual backprop stays at about 0.6, a linear model's near 0.9.
-  laptop  seven methods, 32 seeds, 500k examples: the same picture in a minute or two.
-  smoke   seconds; for tests.
-
 Defaults are those of Dohare et al., Nature 632, 2024, and their code.
 """
 
 import ml_collections
 
-from experiments.methods import specs
+from experiments.methods import settings
+from experiments.studies import defaults
 
+# What each preset is for; the first is the default.
+PRESETS = {
+    "paper": (
+        "1M examples, 100 seeds, step size 0.01: backprop's squared error rises from "
+        "0.65 to 1.25, that of continual backprop stays at 0.6"
+    ),
+    "laptop": "seven methods, 32 seeds, 500k examples: the same picture",
+    "smoke": "seconds; for tests",
+}
 METHODS = ("bp", "cbp", "linear", "l2", "shrink_and_perturb", "l2_init", "redo")
 
 
@@ -22,7 +24,7 @@ def get_config(preset: str = "paper") -> ml_collections.ConfigDict:
     """Returns the configuration of a preset.
 
     Args:
-      preset: ``paper``, ``laptop`` or ``smoke``.
+      preset: a key of ``PRESETS``.
 
     Returns:
       The configuration; every field can be set on the command line.
@@ -30,11 +32,13 @@ def get_config(preset: str = "paper") -> ml_collections.ConfigDict:
     Raises:
       ValueError: for an unknown preset.
     """
-    presets = ("paper", "laptop", "smoke")
-    if preset not in presets:
-        raise ValueError(f"preset must be one of {presets}, got {preset!r}.")
+    settings.check_preset(preset, PRESETS)
     config = ml_collections.ConfigDict()
-    config.methods = ("bp", "cbp", "linear")  # any of experiments/specs.py
+    config.methods = (
+        "bp",
+        "cbp",
+        "linear",
+    )  # of plugins, joined by +
     config.optimizer = "sgd"  # sgd or adam
     config.activation = "relu"  # relu, tanh, sigmoid, elu, leaky_relu, swish
     config.hidden = (5,)  # units per hidden layer
@@ -56,8 +60,8 @@ def get_config(preset: str = "paper") -> ml_collections.ConfigDict:
     config.stream.beta = 0.7  # their threshold
 
     config.observe = ("weights", "features")  # diagnostics, at the end of each bin
-    specs.add_methods(config)  # all with the defaults of experiments/specs.py
-    specs.add_execution(config)
+    settings.add_methods(config)  # all with the defaults of experiments/methods
+    defaults.add_execution(config)
     config.unroll = 0  # steps per loop iteration; 0: 2 on cpu, 1 elsewhere
 
     if preset == "laptop":
@@ -68,4 +72,5 @@ def get_config(preset: str = "paper") -> ml_collections.ConfigDict:
         config.seeds, config.examples, config.bin = 3, 8_000, 2_000
         config.stream.period = 1_000
     config.plasticity_injection.injection_step = config.examples // 2
+    settings.add_sweep(config, "stream.beta")
     return config.lock()

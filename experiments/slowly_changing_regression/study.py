@@ -21,13 +21,17 @@ def make(config, data_dir: str | None = None) -> learning.Study:
       ValueError: for a size that is out of range.
     """
     del data_dir
-    stream = streams.slowly_changing_regression(**config.stream)
+    chunk = streams.slowly_changing_regression(**config.stream).chunk
     bins = learning.whole("examples", config.examples, "bin", config.bin)
-    if config.bin % stream.chunk:
+    if config.bin % chunk:
         raise ValueError(
-            f"bin ({config.bin}) must be a multiple of the {stream.chunk} "
+            f"bin ({config.bin}) must be a multiple of the {chunk} "
             f"examples drawn at once (period is {config.stream.period})."
         )
+
+    def stream(data, numbers) -> streams.Stream:
+        changed = {**config.stream, "beta": numbers["stream.beta"]}
+        return streams.slowly_changing_regression(**changed)
 
     def network(options) -> supervised.Network:
         options = {"activation": config.activation, **options}
@@ -41,12 +45,14 @@ def make(config, data_dir: str | None = None) -> learning.Study:
         )
 
     return learning.Study(
-        stream=lambda data: stream,
+        stream=stream,
         network=network,
+        length=("examples",),
         loss=_squared_error,
         initializer=nets.kaiming_uniform(config.activation),
         bins=bins,
-        chunks=config.bin // stream.chunk,
+        chunks=config.bin // chunk,
+        numbers={"stream.beta": config.stream.beta},
         runs_per_block=(1024, 128),
     )
 

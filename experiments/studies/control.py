@@ -3,15 +3,15 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from gymnax.environments import spaces
 
-from experiments.methods import making, specs
-from experiments.studies import learning
+from experiments.methods import composing, settings
+from experiments.studies import defaults, learning
 from loplax import envs, nets, ppo, units
 from loplax.envs import brax
 from loplax.optim import checks
@@ -19,11 +19,16 @@ from loplax.ppo import policies
 from loplax.studies import sweep
 
 COUNTS = ("num_envs", "num_steps", "epochs", "minibatches")
-# Methods that do something to a network's inputs, or at a new task, have no place here.
-METHODS = tuple(
-    name
-    for name, spec in specs.SPECS.items()
-    if not spec.at_task and name not in ("plasticity_injection", "input_normalization")
+# What a plugin may not do here: an agent makes its own examples, and has no boundaries.
+NOT_HERE = (
+    "around",
+    "stream",
+    "objective",
+    "penalty",
+    "extra_args",
+    "keeper",
+    "evaluated",
+    "on_task",
 )
 
 
@@ -31,22 +36,29 @@ class Study(NamedTuple):
     """An environment, and how an agent learns in it.
 
     Attributes:
-      env: the environment.
-      env_params: ``key -> parameters``, with the key of a run's tasks.
+      environment: ``numbers -> (environment, parameters)``, the numbers by address,
+        maybe traced.
+      env_params: ``(parameters, key) -> parameters`` with the key of a run's tasks.
+      numbers: those that can be swept beside the methods', by address.
       bins: number of bins of a run.
       updates: updates per bin.
       steps_per_bin: environment steps of a run in a bin.
       data: arrays that all runs share: none.
       runs_per_block: runs to vmap on an accelerator, and on a CPU.
+      length: settings that only say how long a run is.
+      unit: what its steps are.
     """
 
-    env: Any
-    env_params: Callable[[jax.Array], Any]
+    environment: Callable[[Mapping[str, Any]], tuple[Any, Any]]
+    env_params: Callable[[Any, jax.Array], Any]
+    numbers: Mapping[str, float]
     bins: int
     updates: int
     steps_per_bin: int
     data: tuple = ()
     runs_per_block: tuple[int, int] = (32, 1)
+    length: tuple[str, ...] = ("updates",)
+    unit: str = "step"
 
     @property
     def segments(self) -> tuple[int, int]:
@@ -66,19 +78,16 @@ class Study(NamedTuple):
         Raises:
           ValueError: for anything in the configuration that cannot be run.
         """
+        made = composing.method(config, name)
         build = problem(self, config, name)
-        values = {number: config[number] for number in specs.PPO}
-        values |= making.values(config, name)
-        for setting, swept in config.sweep.items():
-            for value in swept if setting in values else ():
-                ppo.check(build(values | {setting: value}, jax.random.key(0), ()))
-        ppo.check(build(values, jax.random.key(0), ()))
+        values = {**self.numbers, **made.values}
+        for hparams in settings.each(config, values):
+            ppo.check(build(hparams, jax.random.key(0), ()))
         segment = functools.partial(
             ppo.segment, build, bins=self.segments[1], updates=self.updates
         )
-        return sweep.Method(
-            sweep.Learner(functools.partial(ppo.init, build), segment), values
-        )
+        learner = sweep.Learner(functools.partial(ppo.init, build), segment)
+        return sweep.Method(learner, values, made.described, settings.DEFAULTS)
 
 
 def make(config, data_dir: str | None = None) -> Study:
@@ -97,10 +106,14 @@ def make(config, data_dir: str | None = None) -> Study:
     del data_dir
     for name in COUNTS:
         checks.whole(name, config[name], 1)
-    env, params = environment(config)
+    numbers = {name: config[name] for name in defaults.PPO}
+    if config.change == "offset":
+        numbers["offset"] = config.offset
+    environment = functools.partial(_environment, config)
+    environment(numbers)
     collected = config.num_envs * config.num_steps
 
-    def env_params(key):
+    def env_params(params, key):
         if config.change == "none":
             return params
         # Tasks are as long in the steps of a run, however many environments it has.
@@ -108,8 +121,9 @@ def make(config, data_dir: str | None = None) -> Study:
         return params.replace(key=key, period=period)
 
     return Study(
-        env=env,
+        environment=environment,
         env_params=env_params,
+        numbers=numbers,
         bins=learning.whole("updates", config.updates, "bin", config.bin),
         updates=config.bin,
         steps_per_bin=config.bin * collected,
@@ -117,7 +131,7 @@ def make(config, data_dir: str | None = None) -> Study:
     )
 
 
-def environment(config) -> tuple[Any, Any]:
+def _environment(config, numbers: Mapping[str, Any]) -> tuple[Any, Any]:
     """The environment of a configuration, and its parameters."""
     settings = {}
     if "backend" in config:
@@ -128,7 +142,7 @@ def environment(config) -> tuple[Any, Any]:
         return env, params
     changes = {
         "permutation": lambda: envs.permuted(),
-        "offset": lambda: envs.shifted(config.offset),
+        "offset": lambda: envs.shifted(numbers["offset"]),
     }
     fields = [field.name for field in dataclasses.fields(params)]
     checks.one_of("change", config.change, ("none", *changes, *fields))
@@ -166,24 +180,14 @@ def problem(study: Study, config, name: str) -> ppo.Build:
     Raises:
       ValueError: for anything in the configuration that cannot be run.
     """
-    checks.one_of("methods", name, METHODS)
-    options = {"activation": config.activation, **specs.SPECS[name].network}
-    hidden = learning.widths(config.hidden, options["activation"])
-    hidden = () if options.pop("linear", False) else hidden
-    params = study.env_params(jax.random.key(0))
-    policy = policies.over(study.env.action_space(params))
-    net = nets.ActorCritic(hidden, policy.actions, policy.continuous, **options)
-    space = study.env.observation_space(params)
-    if not isinstance(space, spaces.Box):
-        raise ValueError(
-            f"observations must be arrays, got {space} ({study.env.name})."
-        )
-    inputs = math.prod(space.shape)
-    example = jnp.zeros((config.num_envs, inputs))
-    first = lambda key: net.init(key, example)["params"]
-    apply = lambda params, x: net.apply({"params": params}, x)
+    made = composing.method(config, name)
+    for each, plugin in made.plugins.items():
+        if any(getattr(plugin, slot) for slot in NOT_HERE):
+            raise ValueError(f"{each} has no place in reinforcement learning.")
+    env, params = study.environment(study.numbers)
+    policy = policies.over(env.action_space(params))
+    first, apply, example = _network(env, params, policy, config, made.options)
     groups = units.find(apply, jax.eval_shape(first, jax.random.key(0)), example)
-    static = making.static(config, name, max((g.size for g in groups), default=1))
 
     def part(name):
         own = tuple(group for group in groups if group.name.startswith(name))
@@ -192,18 +196,17 @@ def problem(study: Study, config, name: str) -> ppo.Build:
     def build(hparams, key, data) -> ppo.Problem:
         del data
         key_tx, key_tasks = jax.random.split(key)
-        tx = making.make(
-            {setting: v for setting, v in hparams.items() if setting not in specs.PPO},
+        tx = composing.transformation(
+            made,
+            hparams,
             key_tx,
-            name=name,
-            optimizer=config.optimizer,
             groups=groups,
             initializer=jax.nn.initializers.lecun_uniform(),
-            static=static,
         )
+        env, params = study.environment(hparams)
         return ppo.Problem(
-            env=study.env,
-            env_params=study.env_params(key_tasks),
+            env=env,
+            env_params=study.env_params(params, key_tasks),
             init=first,
             apply=apply,
             policy=policy,
@@ -212,7 +215,21 @@ def problem(study: Study, config, name: str) -> ppo.Build:
             bootstrap=config.bootstrap,
             clip_actions=config.clip_actions,
             **{count: config[count] for count in COUNTS},
-            **{number: hparams[number] for number in specs.PPO},
+            **{number: hparams[number] for number in defaults.PPO},
         )
 
     return build
+
+
+def _network(env, params, policy, config, options):
+    """The network as ``init`` and ``apply``, and an example of its inputs."""
+    options = {"activation": config.activation, **options}
+    hidden = learning.widths(config.hidden, options["activation"])
+    hidden = () if options.pop("linear", False) else hidden
+    net = nets.ActorCritic(hidden, policy.actions, policy.continuous, **options)
+    space = env.observation_space(params)
+    if not isinstance(space, spaces.Box):
+        raise ValueError(f"observations must be arrays, got {space} ({env.name}).")
+    example = jnp.zeros((config.num_envs, math.prod(space.shape)))
+    first = lambda key: net.init(key, example)["params"]
+    return first, lambda params, x: net.apply({"params": params}, x), example

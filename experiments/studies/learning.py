@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
-from experiments.methods import making, specs
+from experiments.methods import composing, settings
 from loplax import nets, streams, supervised, units
 from loplax.optim import checks, paths
 from loplax.studies import sweep
@@ -21,8 +22,8 @@ class Study(NamedTuple):
     """A benchmark problem with the network that learns it.
 
     Attributes:
-      stream: ``data -> Stream``.
-      network: makes the network of a method from its options, see ``methods.Spec``.
+      stream: ``(data, numbers) -> Stream``, the numbers by address, maybe traced.
+      network: makes the network of a method from its options, see ``Plugin.options``.
       loss: as in ``Problem``.
       initializer: distribution of the hidden layers' weights.
       bins: number of bins of a run.
@@ -30,6 +31,7 @@ class Study(NamedTuple):
       batch: examples in an item of the stream.
       measures: as in ``Problem``.
       data: arrays that all runs share.
+      numbers: those of the stream that can be swept, by address in the configuration.
       maintained: the units that methods maintain; by default those of ``units.find``.
       forward: what gives their features, as in ``Problem``; of the plain network.
       features: the same for the diagnostics, as in ``Problem``.
@@ -43,9 +45,11 @@ class Study(NamedTuple):
       fresh: whether a fresh network learns the first chunk of each segment too.
       bins_per_segment: most bins between two moments at which a run can be stopped.
       runs_per_block: runs to vmap on an accelerator, and on a CPU.
+      length: settings that only say how long a run is.
+      unit: what its steps are.
     """
 
-    stream: Callable[[Any], streams.Stream]
+    stream: Callable[[Any, Mapping[str, Any]], streams.Stream]
     network: Callable[[Mapping[str, Any]], Network]
     loss: Callable
     initializer: Callable
@@ -54,6 +58,7 @@ class Study(NamedTuple):
     batch: int = 1
     measures: Mapping[str, Callable] = {}
     data: Any = ()
+    numbers: Mapping[str, float] = {}
     maintained: units.Units | None = None
     forward: Callable | None = None
     features: Callable | None = None
@@ -66,11 +71,13 @@ class Study(NamedTuple):
     fresh: bool = True
     bins_per_segment: int = BINS_PER_SEGMENT
     runs_per_block: tuple[int, int] = (32, 1)
+    length: tuple[str, ...] = ()
+    unit: str = "example"
 
     @property
     def steps_per_bin(self) -> int:
         """Examples that a run learns from in a bin."""
-        return self.chunks * self.stream(self.data).chunk * self.batch
+        return self.chunks * self.stream(self.data, self.numbers).chunk * self.batch
 
     @property
     def segments(self) -> tuple[int, int]:
@@ -92,12 +99,11 @@ class Study(NamedTuple):
         """
         if config.unroll < 0:
             raise ValueError(f"unroll must be at least 0, got {config.unroll}.")
+        made = composing.method(config, name)
         build = problem(self, config, name)
-        values = making.values(config, name)
-        for setting, swept in config.sweep.items():
-            for value in swept if setting in values else ():
-                build(values | {setting: value}, jax.random.key(0), self.data)
-        build(values, jax.random.key(0), self.data)
+        values = {**self.numbers, **made.values}
+        for hparams in settings.each(config, values):
+            build(hparams, jax.random.key(0), self.data)
         segment = functools.partial(
             supervised.segment,
             build,
@@ -106,9 +112,13 @@ class Study(NamedTuple):
             unroll=config.unroll or (2 if jax.default_backend() == "cpu" else 1),
             fresh=self.fresh,
         )
-        return sweep.Method(
-            sweep.Learner(functools.partial(supervised.init, build), segment), values
+        test = self.stream(self.data, self.numbers).test
+        learner = sweep.Learner(
+            functools.partial(supervised.init, build),
+            segment,
+            test.subsets if test else (),
         )
+        return sweep.Method(learner, values, made.described, settings.DEFAULTS)
 
 
 def segments(bins: int, most: int = BINS_PER_SEGMENT) -> tuple[int, int]:
@@ -154,40 +164,43 @@ def problem(study: Study, config, name: str) -> Build:
     Raises:
       ValueError: for anything in the configuration that cannot be run.
     """
-    checks.one_of("methods", name, tuple(making.SPECS))
-    spec = making.SPECS[name]
+    made = composing.method(config, name)
     observe = words(config.observe)
     for family in observe:
         checks.one_of("observe", family, tuple(supervised.FAMILIES))
     inputs = _example(study)
     shape = inputs.shape if study.batch == 1 else inputs.shape[1:]
-    if study.at_task == "zero" and name in ("nap", "plasticity_injection"):
-        raise ValueError(f"{name} cannot start with an output layer that is set to 0.")
-    plain = study.network(spec.network)
+    for each, plugin in made.plugins.items():
+        if study.at_task == "zero" and plugin.draws_output:
+            raise ValueError(
+                f"{each} cannot start with an output layer that is set to 0."
+            )
+        if plugin.evaluated and not study.stream(study.data, study.numbers).test:
+            raise ValueError(f"{each} is tested, and this problem tests nothing.")
+    plain = study.network(made.options)
     maintained = study.maintained or _units(plain, inputs)
     if study.batch_norm:
         restart = functools.partial(nets.restart_statistics, maintained)
         plain = plain._replace(restart=restart)
-    network = making.around(plain, name, making.values(config, name), shape)
+    network = composing.network(made, plain, made.values, shape)
     given = study.features is not None and network is plain
     observed = maintained if given else _units(network, inputs)
+    if _params(network) != _params(plain):
+        maintained = observed
     initializers = _initializers(study, plain)
-    static = making.static(config, name, max((g.size for g in maintained), default=1))
 
     def build(hparams, key, data) -> Problem:
-        tx = making.make(
+        tx = composing.transformation(
+            made,
             hparams,
             key,
-            name=name,
-            optimizer=config.optimizer,
             groups=maintained,
             initializer=initializers,
-            static=static,
             schedule=study.schedule,
         )
-        network = making.around(plain, name, hparams, shape)
-        made = Problem(
-            stream=study.stream(data),
+        network = composing.network(made, plain, hparams, shape)
+        learned = Problem(
+            stream=composing.stream(made, study.stream(data, hparams), hparams),
             network=network,
             loss=study.loss,
             tx=tx,
@@ -195,12 +208,14 @@ def problem(study: Study, config, name: str) -> Build:
             measures=study.measures,
             forward=study.forward if network is plain else None,
             features=study.features if given else None,
-            on_task=_on_task(study, spec, network, tx),
+            on_task=_on_task(study, made, network, tx),
             observe=observe,
+            **composing.slots(made, hparams),
         )
         if study.early_stopping:
-            made = made._replace(keeper=tasks.early_stopping(made))
-        return made
+            stopping = tasks.early_stopping(learned)
+            learned = learned._replace(keepers=(*learned.keepers, stopping))
+        return learned
 
     return build
 
@@ -208,6 +223,12 @@ def problem(study: Study, config, name: str) -> Build:
 def _units(network: Network, inputs) -> units.Units:
     params, stats = jax.eval_shape(network.init, jax.random.key(0))
     return units.find(network.apply, params, stats, inputs, has_aux=True)
+
+
+def _params(network: Network):
+    """Shapes of the parameters."""
+    params, _ = jax.eval_shape(network.init, jax.random.key(0))
+    return jax.tree.map(jnp.shape, params)
 
 
 def _initializers(study: Study, network: Network) -> dict[str, Callable]:
@@ -223,17 +244,16 @@ def _example(study: Study) -> Any:
     """Shapes of the inputs of a step."""
 
     def first(key, data):
-        stream = study.stream(data)
+        stream = study.stream(data, study.numbers)
         state, items = stream.draw(stream.init(key))
         return stream.example(state, jax.tree.map(lambda x: x[0], items))[0]
 
     return jax.eval_shape(first, jax.random.key(0), study.data)
 
 
-def _on_task(study: Study, spec: specs.Spec, network: Network, tx):
-    what = spec.at_task or study.at_task
-    if what == "all":
-        return tasks.reset_all(network, tx)
-    if what:
-        return tasks.reset_head(network, study.head, zero=what == "zero")
-    return None
+def _on_task(study: Study, made: composing.Method, network: Network, tx):
+    """What the method does at a new task, or else the problem."""
+    found = composing.on_task(made, network, tx, study.head)
+    if found or not study.at_task:
+        return found
+    return tasks.reset_head(network, study.head, zero=study.at_task == "zero")

@@ -2,14 +2,25 @@
 
 import ml_collections
 
-from experiments.methods import specs
+from experiments.methods import settings
+from experiments.studies import defaults
+
+# What each preset is for; the first is the default.
+PRESETS = {
+    "laptop": (
+        "1M steps, 2 seeds, a larger step size, time limits are no ends: it learns, "
+        "no more"
+    ),
+    "paper": "the published setting, 30 seeds; for an accelerator",
+    "smoke": "seconds, most of which compile; for tests",
+}
 
 
 def get_config(preset: str, environment: str) -> ml_collections.ConfigDict:
     """Returns the configuration of a preset.
 
     Args:
-      preset: ``laptop``, ``paper`` or ``smoke``.
+      preset: a key of ``PRESETS``.
       environment: name of an environment of brax.
 
     Returns:
@@ -18,20 +29,23 @@ def get_config(preset: str, environment: str) -> ml_collections.ConfigDict:
     Raises:
       ValueError: for an unknown preset.
     """
-    presets = ("laptop", "paper", "smoke")
-    if preset not in presets:
-        raise ValueError(f"preset must be one of {presets}, got {preset!r}.")
+    settings.check_preset(preset, PRESETS)
     config = ml_collections.ConfigDict()
-    config.methods = ("bp", "tuned_adam", "l2", "cbp")  # any of experiments/specs.py
+    config.methods = (
+        "bp",
+        "tuned_adam",
+        "l2",
+        "cbp",
+    )  # of plugins, joined by +
     config.environment = environment
     config.backend = "spring"  # the physics: spring, positional, generalized or mjx
-    specs.add_changes(config)
+    defaults.add_changes(config)
     config.updates = 24_400  # of num_envs * num_steps steps each: 50M
     config.bin = 50  # updates per point of the curves
     config.seeds = 30
     config.seed = 0  # of the study: another seed, other runs
     config.learning_rate = 1e-4
-    specs.add_control(config)
+    defaults.add_control(config)
     # As the authors' code: a time limit is an end, actions go beyond their limits (and
     # cost more), Adam's moments stay, and a replacement comes with a probability.
     config.bootstrap = config.clip_actions = False
@@ -48,4 +62,5 @@ def get_config(preset: str, environment: str) -> ml_collections.ConfigDict:
         config.hidden, config.seeds = (8, 8), 1
         config.num_steps, config.minibatches, config.epochs = 32, 2, 1
         config.updates, config.bin = 4, 2
+    defaults.add_sweep(config)
     return config.lock()

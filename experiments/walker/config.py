@@ -1,19 +1,13 @@
 """Walker2d: a two-legged robot learns to walk.
 
-Every preset is ``config.py:NAME``:
-
-  laptop  (default) 1M steps, 2 seeds, a larger step size, time limits are no ends:
-          it learns, no more.
-  paper   50M steps, 30 seeds, as in Dohare et al., Nature 632, 2024; for an
-          accelerator.
-  smoke   seconds, most of which compile; for tests.
-
 It needs brax: ``pip install -e ".[brax]"``.
 """
 
 import ml_collections
 
 from experiments.studies import locomotion
+
+PRESETS = locomotion.PRESETS
 
 
 def get_config(preset: str = "laptop") -> ml_collections.ConfigDict:

@@ -72,6 +72,8 @@ def collect(problem: Problem, state: PPOState) -> tuple[PPOState, Transition]:
             following=following,
         )
         episodes = _count(episodes, reward, terminated | truncated)
+        task = jnp.max(jnp.asarray(info.get("task", 0), jnp.float32))
+        episodes = episodes._replace(task=task)
         return precision.like((env, flat(after), episodes), carry), seen
 
     carry = (state.env, state.observation, state.episodes)
@@ -99,7 +101,5 @@ def close(episodes: Episodes) -> tuple[jax.Array, Episodes]:
     """Means over the episodes of a bin, and what is left for the next bin."""
     means = episodes.ended / episodes.number
     last = jnp.where(episodes.number > 0, means, episodes.last)
-    zeros = jnp.zeros_like
-    return last, Episodes(
-        episodes.sums, zeros(episodes.ended), zeros(episodes.number), last
-    )
+    ended, number = map(jnp.zeros_like, (episodes.ended, episodes.number))
+    return last, episodes._replace(ended=ended, number=number, last=last)

@@ -96,12 +96,15 @@ class Episodes(NamedTuple):
       ended: sums over the episodes that have ended in the current bin, ``[2]``.
       number: how many these are.
       last: means over those of the last bin in which any ended, ``[2]``; NaN before.
+      task: the largest number, from 0, of a task that any environment was in at the
+        last step; 0 where nothing changes.
     """
 
     sums: jax.Array
     ended: jax.Array
     number: jax.Array
     last: jax.Array
+    task: jax.Array
 
 
 class PPOState(NamedTuple):

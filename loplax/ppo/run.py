@@ -51,6 +51,7 @@ def init(
         ended=jnp.zeros(2),
         number=jnp.zeros(()),
         last=jnp.full(2, jnp.nan),
+        task=jnp.zeros(()),
     )
     return PPOState(
         params=params,
@@ -85,6 +86,8 @@ def segment(
 
       - ``return`` and ``length``: means over the ``episodes``, a number, that ended in
         the bin; those of the last bin in which any did if none did, NaN before that;
+      - ``task``: the number, from 0, of the task of the bin's last step, of the
+        environment that is furthest: what it calls ``info["task"]``, 0 if nothing;
       - what `estimate` and `learn` measure, and ``weight_change``, ``sum|change|`` in
         an update, of every part: means over the bin's updates (``explained_variance``:
         over those in which it exists);
@@ -138,7 +141,7 @@ def segment(
         explained = jnp.nanmean(found["explained_variance"])
         found = jax.tree.map(jnp.mean, found) | observe(problem, state, probe)
         found["explained_variance"] = explained
-        found["episodes"] = state.episodes.number
+        found["episodes"], found["task"] = state.episodes.number, state.episodes.task
         (found["return"], found["length"]), episodes = acting.close(state.episodes)
         return (state._replace(episodes=episodes), probe), found
 

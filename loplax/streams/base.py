@@ -11,12 +11,16 @@ class HeldOut(NamedTuple):
 
     Attributes:
       batch: ``(state, i) -> (inputs, targets, weights)``, batch number ``i`` (traced);
-        ``weights`` ``[examples]`` are 0 for examples that do not belong to the task.
+        ``weights`` are 0 for examples that do not belong to the task: ``[examples]``,
+        or ``[examples, subsets]`` where there are subsets.
       batches: their number.
+      subsets: names of what is measured apart, such as the tasks, or base, old, new and
+        all. An example may belong to several; a subset may have none yet.
     """
 
     batch: Callable[[Any, jax.Array], tuple[Any, Any, jax.Array]]
     batches: int
+    subsets: tuple[str, ...] = ()
 
 
 class Stream(NamedTuple):
@@ -36,8 +40,8 @@ class Stream(NamedTuple):
       probe: ``state -> (inputs, targets)``, a batch of the current task, for
         diagnostics.
       chunk: number of items per ``draw``.
-      begins: ``state -> bool``, whether the chunk just drawn begins a new task; the
-        run's first task does not count.
+      task: ``state -> int``, number of the task of the chunk just drawn, from 0; -1
+        before the first draw.
       test: what the current task is tested on, if there is such a thing.
       validation: what the stopping time is chosen on, if there is such a thing.
       epoch_ends: ``state -> bool``, whether an epoch ends with the chunk just drawn,
@@ -50,7 +54,7 @@ class Stream(NamedTuple):
     example: Callable[[Any, Any], tuple[Any, Any]]
     probe: Callable[[Any], tuple[Any, Any]]
     chunk: int
-    begins: Callable[[Any], jax.Array]
+    task: Callable[[Any], jax.Array]
     test: HeldOut | None = None
     validation: HeldOut | None = None
     epoch_ends: Callable[[Any], jax.Array] | None = None

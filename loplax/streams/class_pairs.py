@@ -91,9 +91,12 @@ def class_pairs(
     chunk = 2 * each // batch
     per_pass = classes // 2
 
+    def task(state) -> jax.Array:
+        return (state.epoch - 1) // epochs
+
     def pair(state) -> jax.Array:
-        task = (state.epoch - 1) // epochs % per_pass
-        return jax.lax.dynamic_slice_in_dim(state.classes, 2 * task, 2)
+        first = 2 * (task(state) % per_pass)
+        return jax.lax.dynamic_slice_in_dim(state.classes, first, 2)
 
     def init(key) -> ClassPairsState:
         return ClassPairsState(key, jnp.int32(0), jnp.arange(classes, dtype=jnp.int32))
@@ -123,6 +126,6 @@ def class_pairs(
         example=lambda state, item: show(state, train, item),
         probe=lambda state: show(state, test, jnp.arange(2 * test.shape[1])),
         chunk=chunk,
-        begins=lambda state: ((state.epoch - 1) % epochs == 0) & (state.epoch > 1),
+        task=task,
         test=base.HeldOut(test_batch, 1),
     )

@@ -166,7 +166,7 @@ def incremental_classes(
         example,
         probe,
         chunk,
-        begins=lambda s: (s.part == 0) & (s.epoch == 0) & (s.task > 0),
+        task=lambda state: jnp.where(state.part < 0, -1, state.task),
         test=held_out(test),
         validation=held_out(validation),
         epoch_ends=epoch_ends,

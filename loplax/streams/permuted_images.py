@@ -123,8 +123,7 @@ def permuted_images(
         pixels = jnp.asarray(flat)[shown][:, state.permutations[0]]
         return pixels / 255.0, jnp.asarray(labels)[shown]
 
-    def begins(state) -> jax.Array:
-        within = (state.position - chunk) % period
-        return (within == 0) & (state.position > chunk)
+    def task(state) -> jax.Array:
+        return (state.position - chunk) // period
 
-    return base.Stream(init, draw, example, probe_batch, chunk, begins)
+    return base.Stream(init, draw, example, probe_batch, chunk, task)

@@ -59,7 +59,7 @@ def slowly_changing_regression(
       flip: ``"all"`` re-draws all slow bits at a change, as the authors' default
         configuration does; ``"one"`` flips one at random, as their paper says.
       units: hidden units of the target network.
-      beta: how rarely they fire.
+      beta: how rarely they fire; may be traced.
 
     Returns:
       The stream; inputs ``[inputs]`` in {0, 1}, targets scalar.
@@ -87,7 +87,7 @@ def slowly_changing_regression(
     for name, value in (("period", period), ("units", units)):
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}.")
-    if not math.isfinite(beta):
+    if not isinstance(beta, jax.core.Tracer) and not math.isfinite(beta):
         raise ValueError(f"beta must be finite, got {beta}.")
     if flip not in ("all", "one"):
         raise ValueError(f"flip must be 'all' or 'one', got {flip!r}.")
@@ -140,7 +140,7 @@ def slowly_changing_regression(
     def probe(state) -> tuple[jax.Array, jax.Array]:
         return with_slow(state.slow), state.targets
 
-    def begins(state) -> jax.Array:
-        return (state.position > chunk) & ((state.position - chunk) % period == 0)
+    def task(state) -> jax.Array:
+        return (state.position - chunk) // period
 
-    return base.Stream(init, draw, example, probe, chunk, begins)
+    return base.Stream(init, draw, example, probe, chunk, task)

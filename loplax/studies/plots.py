@@ -1,4 +1,4 @@
-"""Figures of a study, from its results alone."""
+"""What figures of a study are made of, from its results alone."""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,160 +6,261 @@ import matplotlib.axes
 import matplotlib.figure
 import numpy as np
 import xarray
-from matplotlib import ticker
+from matplotlib import collections, ticker
 
-from loplax.studies import results, statistics
+from loplax.studies import intervals, results, statistics
+from loplax.studies.looks import Look
 
-# Okabe & Ito's palette: told apart by colour-blind readers too.
-COLOURS = ("#D55E00", "#0072B2", "#999999", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+MOST_CHANGES = 60  # of task, above which ticks would be a bar
 
 
 def curves(
     axes: matplotlib.axes.Axes,
     dataset: xarray.Dataset,
     metric: str,
+    looks: Mapping[str, Look],
     *,
-    labels: Mapping[str, str] | None = None,
-    setting: int = 0,
     every: int = 1,
+    band: bool = True,
 ) -> None:
-    """Draws a metric over the run: mean over seeds with its 95% bootstrap interval.
+    """Draws a metric over the run: mean over seeds with its 95% interval.
 
+    Of fewer than five seeds each is shown as well, as points.
     A line goes on over bins in which no run has a value, to the next in which one has.
 
     Args:
       axes: where to draw.
-      dataset: the results, from ``results.load``.
-      metric: the metric; methods that do not have it are left out.
-      labels: what to call the methods in the legend.
-      setting: which setting of the sweep.
+      dataset: the results.
+      metric: the metric, without subsets; arms that do not have it are left out.
+      looks: how to draw the arms, see `looks.assign`; those without a look are grey.
       every: bins averaged into one point, at the last one's place.
+      band: whether to draw the intervals, and the points of few seeds.
 
     Raises:
       ValueError: if there is no such metric.
     """
-    shown = coarse(_select(dataset, setting), metric, every)
+    shown = statistics.coarse(dataset, metric, every)
     found = statistics.summary(shown, metric, range(shown.sizes["bin"]))
-    for i, method in enumerate(shown["method"].values):
-        line = found.isel(arm=i)
-        line = line.isel(bin=line["mean"].notnull().values)
-        if not line.sizes["bin"]:
+    step = shown["step"].values
+    for i, arm in enumerate(dataset["arm"].values):
+        mean, low, high = (found[n].values[i] for n in ("mean", "low", "high"))
+        there = ~np.isnan(mean)
+        if not there.any():
             continue
-        colour, style = _look(i)
-        look = {"color": colour, "label": (labels or {}).get(method, method)}
-        if line.sizes["bin"] == 1:  # no line at all
-            look["marker"] = "o"
-        axes.plot(line["step"], line["mean"], style, lw=1.8, **look)
-        axes.fill_between(
-            line["step"], line["low"], line["high"], color=colour, alpha=0.25, lw=0
-        )
+        if arm not in looks:
+            axes.plot(step[there], mean[there], color="#cccccc", lw=0.7, zorder=0)
+            continue
+        label, colour, style = looks[arm]
+        marker = "o" if there.sum() == 1 else ""  # one point is no line
+        look = {"color": colour, "ls": style, "marker": marker, "label": label}
+        axes.plot(step[there], mean[there], lw=1.6, clip_on=not marker, **look)
+        if band:
+            values = results.counting(shown.isel(arm=i), metric)
+            values = values.transpose("bin", "seed").values
+            _spread(axes, step, low, high, values, colour)
+    _over_steps(axes, shown)
+
+
+def _spread(axes, step, low, high, values: np.ndarray, colour) -> None:
+    """Draws the interval and, where they are few, the seeds, ``values [bins, seeds]``.
+
+    What of an interval is far wider than the rest may leave the axes, and all of it
+    where the seeds are few: else nothing but the intervals would be seen.
+    """
+    few = values.shape[1] < intervals.POINTS
+    there = ~np.isnan(low)
+    if there.any():
+        x, low, high = step[there], low[there], high[there]
+        outline = np.concatenate([[x, low], [x[::-1], high[::-1]]], axis=1).T
+        look = {"color": colour, "alpha": 0.08 if few else 0.18, "lw": 0}
+        band = collections.PolyCollection([outline], **look)
+        axes.add_collection(band, autolim=False)
+        ends = (np.percentile(low, 10), np.percentile(high, 90))
+        axes.update_datalim([] if few else [(x[0], ends[0]), (x[-1], ends[1])])
+        axes.autoscale_view()
+    _points(axes, step, values, colour)
+
+
+def _points(axes, x, values: np.ndarray, colour) -> None:
+    if 1 < values.shape[1] < intervals.POINTS:
+        x = np.broadcast_to(np.asarray(x)[:, None], values.shape).ravel()
+        axes.plot(x, values.ravel(), ".", color=colour, ms=3, alpha=0.6)
+
+
+def _over_steps(axes: matplotlib.axes.Axes, dataset: xarray.Dataset) -> None:
     axes.set_xlabel("examples")
     axes.xaxis.set_major_formatter(ticker.EngFormatter(sep=""))
-    axes.margins(x=0)
-    axes.grid(alpha=0.25, lw=0.5)
+    axes.set_xlim(0, float(dataset["step"][-1]))
+    _plain(axes)
+
+
+def _plain(axes: matplotlib.axes.Axes, grid: str = "both") -> None:
+    axes.grid(axis=grid, alpha=0.25, lw=0.5)
     axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=8)
 
 
-def _select(dataset: xarray.Dataset, setting: int) -> xarray.Dataset:
-    """One arm of each method: that of a setting, or its last if it has fewer."""
-    methods = dataset["method"].values
-    every = [np.flatnonzero(methods == name) for name in dict.fromkeys(methods)]
-    return dataset.isel(arm=[arms[min(setting, len(arms) - 1)] for arms in every])
-
-
-def coarse(dataset: xarray.Dataset, metric: str, every: int) -> xarray.Dataset:
-    """Averages a metric over bins.
+def changes(dataset: xarray.Dataset) -> np.ndarray:
+    """Steps at which one task ends and the next begins, from the metric ``task``.
 
     Args:
       dataset: the results.
-      metric: the metric; the others are left out.
-      every: bins in a row that become one, at the place of the last; what is left over
-        at the end is dropped.
 
     Returns:
-      The results with fewer bins, each the mean of those in which a run has a value.
+      The steps; none without such a metric, or where they are too many to be told
+      apart in a figure.
     """
-    if every == 1 or metric not in dataset:
-        return dataset
-    bins = {"bin": min(every, dataset.sizes["bin"])}
-    last = {"bin": "max", "step": "max"}
-    means = dataset[[metric]].coarsen(bins, boundary="trim", coord_func=last).mean()
-    return dataset.drop_dims("bin").merge(means)
+    if "task" not in dataset:
+        return np.zeros(0)
+    task = results.counting(dataset, "task").max(["arm", "seed"]).values
+    found = dataset["step"].values[:-1][task[1:] > task[:-1]]
+    return found if found.size <= MOST_CHANGES else found[:0]
 
 
-def _look(index: int) -> tuple[str, str]:
-    """Colour and line style of a method: colours first, then styles."""
-    styles = ("-", "--", ":", "-.")
-    return COLOURS[index % len(COLOURS)], styles[index // len(COLOURS) % len(styles)]
+def tick(axes: matplotlib.axes.Axes, steps: np.ndarray) -> None:
+    """Marks steps on the x axis of ``axes``, inward, beside its ticks."""
+    axes.xaxis.remove_overlapping_locs = False  # a task may end where a tick is
+    axes.set_xticks(steps, minor=True)
+    axes.tick_params(axis="x", which="minor", direction="in", length=5, width=0.8)
+
+
+def subsets(axes: matplotlib.axes.Axes, dataset: xarray.Dataset, metric: str) -> None:
+    """Draws a metric of one arm with a line for each subset, in the order of colours.
+
+    Args:
+      axes: where to draw.
+      dataset: the results, of one arm.
+      metric: the metric, with subsets.
+
+    Raises:
+      ValueError: if there is no such metric.
+    """
+    found = statistics.summary(dataset, metric, range(dataset.sizes["bin"]))
+    found = found.isel(arm=0).transpose("subset", "bin", ...)
+    step = dataset["step"].values
+    values = results.counting(dataset, metric).isel(arm=0)
+    values = values.transpose("subset", "bin", "seed").values
+    scale = matplotlib.colormaps["viridis"]
+    for i, name in enumerate(dataset["subset"].values):
+        mean, low, high = (found[n].values[i] for n in ("mean", "low", "high"))
+        there = ~np.isnan(mean)
+        colour = scale(0.92 * i / max(dataset.sizes["subset"] - 1, 1))
+        marker = "o" if there.sum() == 1 else ""
+        look = {"color": colour, "label": str(name), "marker": marker, "lw": 1.4}
+        axes.plot(step[there], mean[there], **look)
+        _spread(axes, step, low, high, values[i], colour)
+    _over_steps(axes, dataset)
 
 
 def comparison(
     axes: matplotlib.axes.Axes,
     dataset: xarray.Dataset,
     metric: str,
-    *,
-    labels: Mapping[str, str] | None = None,
-    setting: int = 0,
-) -> None:
-    """Draws a metric of every method in the first bin (hollow) and the last (full).
+    looks: Mapping[str, Look],
+) -> list[str]:
+    """Draws a metric of every arm in the first bin (hollow) and the last (full).
 
-    Means over the seeds with their 95% bootstrap intervals, in the order of the last.
-    The first bin is the first in which any run has a value.
+    Means over the seeds with their 95% intervals, in the order of the last. The first
+    and the last bin are those in which any run has a value.
 
     Args:
       axes: where to draw.
       dataset: the results.
-      metric: the metric; methods that do not have it are left out.
-      labels: what to call the methods.
-      setting: which setting of the sweep.
+      metric: the metric, without subsets; arms that do not have it are left out.
+      looks: how to draw the arms, see `looks.assign`.
+
+    Returns:
+      The arms from below, as drawn.
 
     Raises:
       ValueError: if there is no such metric.
     """
-    shown = _select(dataset, setting)
-    found = statistics.summary(shown, metric, (first(shown, metric), -1))
+    bins = ends(dataset, metric)
+    found = statistics.summary(dataset, metric, bins)
     found = found.sortby(found["mean"].isel(bin=-1))
     found = found.isel(arm=found["mean"].isel(bin=-1).notnull().values)
-    places = np.arange(found.sizes["arm"])
-    for i, (colour, face) in enumerate((("#999999", "white"), ("#0072B2", "#0072B2"))):
-        line = found.isel(bin=i)
-        mean = line["mean"].values
-        errors = np.stack([mean - line["low"].values, line["high"].values - mean])
-        axes.errorbar(
-            mean,
-            places,
-            xerr=np.maximum(np.nan_to_num(errors), 0),
-            fmt="o",
-            color=colour,
-            markerfacecolor=face,
-        )
-    names = [(labels or {}).get(name, name) for name in found["method"].values]
-    axes.set_yticks(places, names)
-    axes.grid(axis="x", alpha=0.25, lw=0.5)
-    axes.spines[["top", "right"]].set_visible(False)
+    names = found["arm"].values.tolist()
+    values = results.counting(dataset, metric).isel(bin=list(bins)).sel(arm=names)
+    for place, name in enumerate(names):
+        colour = looks[name].colour
+        for i, (face, shift) in enumerate((("white", 0.17), (colour, -0.12))):
+            seeds = values.isel(arm=place, bin=i).values
+            _bar(axes, found.isel(arm=place, bin=i), place + shift, colour, face, seeds)
+    axes.set_yticks(range(len(names)), [looks[name].label for name in names])
+    axes.set_ylim(-0.6, len(names) - 0.4)
+    _plain(axes, "x")
+    return names
 
 
-def first(dataset: xarray.Dataset, metric: str) -> int:
-    """The first bin in which any run has a value of a metric; 0 if none has.
+def against(
+    axes: matplotlib.axes.Axes,
+    dataset: xarray.Dataset,
+    metric: str,
+    looks: Mapping[str, Look],
+    order: Sequence[str],
+    *,
+    higher_is_better: bool = False,
+) -> None:
+    """Draws the paired differences to the first arm in the last bin.
+
+    To the right stands the share of seeds with which an arm is better.
+
+    Args:
+      axes: where to draw.
+      dataset: the results.
+      metric: the metric, without subsets.
+      looks: how to draw the arms, see `looks.assign`.
+      order: the arms from below.
+      higher_is_better: whether the metric measures success, not error.
+    """
+    last = ends(dataset, metric)[-1:]
+    found = statistics.differences(
+        dataset, metric, last, higher_is_better=higher_is_better
+    ).isel(bin=0)
+    values = results.counting(dataset, metric).isel(bin=last[0])
+    values = values - values[0]
+    for place, name in enumerate(order):
+        if name in found["arm"]:
+            cell, colour = found.sel(arm=name), looks[name].colour
+            _bar(axes, cell, place, colour, colour, values.sel(arm=name).values)
+            if cell["improvement"].notnull():
+                text, x = (
+                    f"{cell['improvement'].item():.0%}",
+                    axes.get_yaxis_transform(),
+                )
+                axes.text(1.02, place, text, transform=x, fontsize=8, va="center")
+    axes.xaxis.set_major_locator(ticker.MaxNLocator(6))  # signed numbers are long
+    axes.axvline(0, color="#444444", lw=0.8, zorder=0)
+    axes.set_yticks(range(len(order)), [""] * len(order))
+    axes.set_ylim(-0.6, len(order) - 0.4)
+    _plain(axes, "x")
+
+
+def _bar(axes, cell: xarray.Dataset, place: float, colour, face, seeds) -> None:
+    mean, low, high = (cell[name].item() for name in ("mean", "low", "high"))
+    errors = np.nan_to_num([[mean - low], [high - mean]])
+    look = {"color": colour, "markerfacecolor": face, "ms": 5, "lw": 1.2}
+    axes.errorbar(mean, place, xerr=errors, fmt="o", **look)
+    if 1 < seeds.size < intervals.POINTS:
+        axes.plot(seeds, np.full(seeds.size, place), ".", color=colour, ms=2.5)
+
+
+def ends(dataset: xarray.Dataset, metric: str) -> tuple[int, int]:
+    """The first and the last bin in which any run has a value of a metric.
 
     Args:
       dataset: the results.
-      metric: the metric.
+      metric: the metric, without subsets.
 
     Returns:
-      The index of the bin.
+      The indices of the bins; those of all bins if no run has a value.
 
     Raises:
       ValueError: if there is no such metric.
     """
-    there = results.counting(dataset, metric).notnull()
-    return int(there.any(["arm", "seed"]).argmax("bin"))
-
-
-def swept(dataset: xarray.Dataset) -> list[str]:
-    """Names of the settings that a study swept."""
-    along = [name for name in dataset.coords if dataset[name].dims == ("arm",)]
-    return [str(name) for name in along if name not in ("arm", "method")]
+    there = results.counting(dataset, metric).notnull().any(["arm", "seed"])
+    there = np.flatnonzero(there.values)
+    return (int(there[0]), int(there[-1])) if there.size else (0, there.size - 1)
 
 
 def settings(
@@ -167,77 +268,39 @@ def settings(
     dataset: xarray.Dataset,
     metric: str,
     name: str,
-    *,
-    labels: Mapping[str, str] | None = None,
-    higher_is_better: bool = False,
+    looks: Mapping[str, Look],
 ) -> None:
-    """Draws a metric at the end of the run over the values of one swept setting.
+    """Draws a metric in its last bin over the values of one swept number.
 
-    For every method and value, the best of the other swept settings counts.
+    A method that does not use it is a dashed line.
 
     Args:
       axes: where to draw.
-      dataset: the results.
-      metric: the metric; methods that do not have it are left out.
-      name: the swept setting.
-      labels: what to call the methods in the legend.
-      higher_is_better: whether the best setting is that of the highest mean.
+      dataset: the results, of one arm for each method and value.
+      metric: the metric, without subsets; methods that do not have it are left out.
+      name: the swept number.
+      looks: how to draw the methods, see `looks.assign`.
 
     Raises:
       ValueError: if there is no such metric.
     """
-    found = statistics.summary(dataset, metric, [-1]).isel(bin=0)
-    for i, method in enumerate(dict.fromkeys(dataset["method"].values)):
-        line = found.isel(arm=(found["method"] == method).values)
-        values = np.unique(line[name].dropna("arm"))
-        if np.isnan(line["mean"]).all() or not values.size:
-            continue
-        best = []
-        for value in values:
-            at = line.isel(arm=(line[name] == value).values)
-            mean = at["mean"].fillna(-np.inf if higher_is_better else np.inf)
-            chosen = np.argmax if higher_is_better else np.argmin
-            best.append(at.isel(arm=int(chosen(mean.values))))
-        best = xarray.concat(best, "value", coords="minimal", compat="override")
-        mean = best["mean"].values
-        errors = np.stack([mean - best["low"].values, best["high"].values - mean])
-        colour, _ = _look(i)
-        label = (labels or {}).get(method, method)
-        axes.errorbar(
-            values, mean, np.maximum(errors, 0), color=colour, label=label, marker="o"
-        )
-    if (dataset[name].dropna("arm") > 0).all():
+    last = ends(dataset, metric)[-1:]
+    found = statistics.summary(dataset, metric, last).isel(bin=0).sortby(name)
+    values = results.counting(dataset, metric).isel(bin=last[0])
+    for method, (label, colour, style) in looks.items():
+        line = found.isel(arm=np.flatnonzero(found["method"] == method))
+        line = line.isel(arm=line["mean"].notnull().values)
+        mean, low, high = (line[n].values for n in ("mean", "low", "high"))
+        if np.isfinite(line[name]).any():
+            errors = np.nan_to_num([mean - low, high - mean])
+            look = {"color": colour, "ls": style, "label": label, "marker": "o"}
+            lines = {"ms": 4, "lw": 1.4, "elinewidth": 0.9, "capsize": 2}
+            axes.errorbar(line[name], mean, errors, **lines, **look)
+            _points(axes, line[name], values.sel(arm=line["arm"]).values, colour)
+        elif mean.size:
+            axes.axhline(mean[0], color=colour, ls="--", lw=1.2, label=label)
+            axes.axhspan(low[0], high[0], color=colour, alpha=0.12, lw=0)
+    if np.nanmin(dataset[name]) > 0:
         axes.set_xscale("log")
-    axes.set_xlabel(name)
-    axes.grid(alpha=0.25, lw=0.5)
-    axes.spines[["top", "right"]].set_visible(False)
-
-
-def legend(figure: matplotlib.figure.Figure, axes: Sequence) -> None:
-    """Puts one legend for all axes below them."""
-    pairs = [zip(*each.get_legend_handles_labels(), strict=True) for each in axes]
-    named = {label: handle for pair in pairs for handle, label in pair}
-    figure.legend(
-        named.values(), named, loc="outside lower center", ncols=4, frameon=False
-    )
-
-
-def panels(number: int, columns: int = 3) -> tuple[matplotlib.figure.Figure, Sequence]:
-    """A figure of ``number`` equal axes in rows of ``columns``, without a display.
-
-    Args:
-      number: how many axes.
-      columns: most axes in a row.
-
-    Returns:
-      ``(figure, axes)``.
-    """
-    columns = min(columns, number)
-    rows = -(-number // columns)
-    figure = matplotlib.figure.Figure(
-        figsize=(4.2 * columns, 3.2 * rows), layout="constrained"
-    )
-    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
-    for unused in axes[number:]:
-        unused.remove()
-    return figure, axes[:number]
+    axes.set_xlabel(name, fontsize=9)
+    _plain(axes)

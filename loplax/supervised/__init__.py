@@ -1,6 +1,6 @@
 """The supervised learner: one stream, one network, one transformation, one run."""
 
-from loplax.supervised.evaluation import evaluate, measure
+from loplax.supervised.evaluation import evaluate, measure, test
 from loplax.supervised.learning import learn, step
 from loplax.supervised.observation import FAMILIES, observe
 from loplax.supervised.problem import (
@@ -8,6 +8,7 @@ from loplax.supervised.problem import (
     Keeper,
     Network,
     Problem,
+    Seen,
     TrainState,
     stateless,
 )
@@ -19,6 +20,7 @@ __all__ = [
     "Keeper",
     "Network",
     "Problem",
+    "Seen",
     "TrainState",
     "evaluate",
     "init",
@@ -28,4 +30,5 @@ __all__ = [
     "segment",
     "stateless",
     "step",
+    "test",
 ]

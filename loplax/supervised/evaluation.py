@@ -36,25 +36,62 @@ def evaluate(
       held_out: the examples; a batch without weight costs nothing.
 
     Returns:
-      Weighted means by name.
+      Weighted means by name, ``[subsets]`` where the examples have subsets, else
+      scalars; NaN where there is no weight.
+
+    Raises:
+      ValueError: if there are not as many weights as subsets.
     """
+    apart = (len(held_out.subsets),) if held_out.subsets else ()
+    _, _, weights = jax.eval_shape(held_out.batch, state.stream, 0)
+    if weights.shape[1:] != apart:
+        raise ValueError(
+            f"weights must be [examples, *{apart}] for subsets {held_out.subsets}, "
+            f"got {weights.shape}."
+        )
 
     def one_batch(i, params, stats, stream):
         x, y, weights = held_out.batch(stream, i)
         values = measure(problem, problem.network.predict(params, stats, x), y)
-        # Where there is no weight, the loss may be infinite: of a masked class, say.
-        weigh = lambda value: jnp.sum(value * weights, where=weights > 0)
+
+        def weigh(value):
+            value = value.reshape(-1, *[1] * len(apart))
+            # Without weight the loss may be infinite: of a masked class, say.
+            return jnp.sum(value * weights, axis=0, where=weights > 0)
+
         return jax.tree.map(weigh, values)
 
     def add(i, carry):
         total, number = carry
         _, _, weights = held_out.batch(state.stream, i)
-        used = jnp.sum(weights)
-        found = branch.cond(used > 0, one_batch, None, i, *needed)
+        used = jnp.sum(weights, axis=0)
+        found = branch.cond(jnp.any(used > 0), one_batch, None, i, *needed)
         return jax.tree.map(jnp.add, total, found), number + used
 
     needed = state.params, state.stats, state.stream
     shapes = jax.eval_shape(one_batch, 0, *needed)
     zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-    total, number = jax.lax.fori_loop(0, held_out.batches, add, (zeros, 0.0))
+    start = zeros, jnp.zeros(apart)
+    total, number = jax.lax.fori_loop(0, held_out.batches, add, start)
     return jax.tree.map(lambda x: x / number, total)
+
+
+def test(problem: Problem, state: TrainState) -> dict[str, jax.Array]:
+    """Measures what is to be evaluated on what the stream tests.
+
+    Args:
+      problem: what is learned.
+      state: where the run stands.
+
+    Returns:
+      As `evaluate`, ``test_loss`` and so on; nothing where nothing is tested.
+    """
+    if problem.stream.test is None:
+        return {}
+    found = {}
+    for name, weights in problem.evaluated.items():
+        params, stats = weights(state)
+        now = state._replace(params=params, stats=stats)
+        values = evaluate(problem, now, problem.stream.test)
+        found |= {f"{name}_{measure}": value for measure, value in values.items()}
+    return found

@@ -8,7 +8,9 @@ import optax
 
 from loplax import optim, precision, units
 from loplax.supervised import evaluation
-from loplax.supervised.problem import Problem, TrainState
+from loplax.supervised.problem import Problem, Seen, TrainState
+
+CARRIED = ("params", "stats", "opt", "memory")  # what a step may change
 
 
 def learn(
@@ -25,16 +27,14 @@ def learn(
     Returns:
       The state, and the measures before each step, ``[chunk]``.
     """
+    pick = lambda state: {name: getattr(state, name) for name in CARRIED}
 
     def one(carry, item):
-        params, stats, opt = carry
-        now = state._replace(params=params, stats=stats, opt=opt)
-        now, found = step(problem, now, item)
-        return precision.like((now.params, now.stats, now.opt), carry), found
+        now, found = step(problem, state._replace(**carry), item)
+        return precision.like(pick(now), carry), found
 
-    carry = (state.params, state.stats, state.opt)
-    (params, stats, opt), found = jax.lax.scan(one, carry, items, unroll=unroll)
-    return state._replace(params=params, stats=stats, opt=opt), found
+    carry, found = jax.lax.scan(one, pick(state), items, unroll=unroll)
+    return state._replace(**carry), found
 
 
 def step(
@@ -53,17 +53,30 @@ def step(
     network = problem.network
     forward = problem.forward or units.tap(network.apply, has_aux=True)
 
-    def objective(params, stats, x, y):
-        (outputs, stats), features = forward(params, stats, x)
-        found = jax.tree.map(jnp.mean, evaluation.measure(problem, outputs, y))
-        return found["loss"], (stats, features, found)
-
     x, y = problem.stream.example(state.stream, item)
-    differentiate = jax.grad(objective, has_aux=True)
-    grads, (stats, features, found) = differentiate(state.params, state.stats, x, y)
-    updates, opt = problem.tx.update(grads, state.opt, state.params, features=features)
+
+    def objective(params):
+        (outputs, stats), features = forward(params, state.stats, x)
+        now, seen = state._replace(params=params), Seen(item, x, y, outputs, features)
+        found = jax.tree.map(jnp.mean, evaluation.measure(problem, outputs, y))
+        own = problem.objective
+        value = own(now, seen) if own else found["loss"]
+        for penalty in problem.penalties:
+            value = value + penalty(now, seen)
+        return value, (stats, outputs, features, found)
+
+    grads, aux = jax.grad(objective, has_aux=True)(state.params)
+    stats, outputs, features, found = aux
+    seen = Seen(item, x, y, outputs, features)
+    extra = {name: of(state, seen) for name, of in problem.extra_args.items()}
+    updates, opt = problem.tx.update(
+        grads, state.opt, state.params, features=features, **extra
+    )
     replaced = optim.newly_replaced(state.opt, opt)
     if replaced:
         stats = network.restart(stats, replaced)
     params = optax.apply_updates(state.params, updates)
-    return state._replace(params=params, stats=stats, opt=opt), found
+    state = state._replace(params=params, stats=stats, opt=opt)
+    for keeper in problem.keepers:
+        state = keeper.on_step(state, seen) if keeper.on_step else state
+    return state, found

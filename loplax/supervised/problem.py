@@ -45,20 +45,50 @@ def stateless(init: Callable, apply: Callable) -> Network:
     )
 
 
-class Keeper(NamedTuple):
-    """Something to do after every chunk, with a memory of its own.
+class Seen(NamedTuple):
+    """What a step learns from, and what the network makes of it.
 
     Attributes:
-      init: ``TrainState -> memory``.
-      update: ``TrainState -> TrainState``; finds its memory in ``state.memory``.
+      item: the stream's item: indices, say, and the slots of a buffer that they fill.
+      inputs: what the network sees.
+      targets: what its outputs should be.
+      outputs: what they are before the step.
+      features: those that the transformation gets.
     """
 
+    item: Any
+    inputs: Any
+    targets: Any
+    outputs: Any
+    features: Any
+
+
+class Keeper(NamedTuple):
+    """Something with a memory of its own: a teacher, a buffer, a mean of the weights.
+
+    Attributes:
+      name: where its memory is: ``state.memory[name]``, for whoever needs it.
+      init: ``TrainState -> memory``.
+      on_step: ``(TrainState, Seen) -> TrainState`` after every step. It may change all
+        but the stream.
+      on_chunk: ``TrainState -> TrainState`` after every chunk.
+    """
+
+    name: str
     init: Callable[["TrainState"], Any]
-    update: Callable[["TrainState"], "TrainState"]
+    on_step: Callable[["TrainState", Seen], "TrainState"] | None = None
+    on_chunk: Callable[["TrainState"], "TrainState"] | None = None
 
 
 class Problem(NamedTuple):
     """What to learn, with what. Its numbers may be traced.
+
+    What a step descends is the mean of ``loss``, or ``objective``, and all
+    ``penalties``. These see the state before the step, with the parameters that they
+    are differentiated by: a penalty on ``state.params``, or a distance of
+    ``seen.outputs`` from those of a teacher in ``state.memory``. What a transformation
+    needs to know, it is given: projecting the gradient takes another one, of replayed
+    examples say, in ``extra_args``.
 
     Attributes:
       stream: the stream of examples.
@@ -67,13 +97,23 @@ class Problem(NamedTuple):
       tx: the transformation.
       groups: hidden layers that the diagnostics look at, in forward order.
       measures: what else to measure, each like ``loss``; ``accuracy``, say.
+      objective: ``(TrainState, Seen) -> scalar`` in place of the mean loss, which is
+        still measured.
+      penalties: ``(TrainState, Seen) -> scalar`` each, added to it.
+      extra_args: further arguments of ``tx.update`` beside ``features``, by name:
+        ``(TrainState, Seen) -> value`` each, with the state before the step.
       forward: ``(params, stats, inputs) -> ((outputs, stats), features)``, which gives
         ``tx`` its features; by default ``network.apply`` with its units tapped.
       features: ``(params, stats, inputs) -> features`` of ``groups``, for the
         diagnostics; by default those of ``network.predict``, tapped.
       on_task: ``(TrainState, key) -> TrainState``, at the beginning of every task but
-        the first.
-      keeper: what to do after every chunk.
+        the first; see `tasks.in_turn`.
+      keepers: what else happens, in this order.
+      evaluated: ``TrainState -> (params, stats)`` of what is tested, by the beginning
+        of the names that the measures get; a mean of the weights in place of what
+        learns, say, or beside it.
+      test_starts: whether tests also take place when a task begins, after ``on_task``
+        and before the first step.
       observe: names of the diagnostics at the end of each bin, keys of
         ``loplax.supervised.FAMILIES``.
     """
@@ -84,10 +124,17 @@ class Problem(NamedTuple):
     tx: optax.GradientTransformation
     groups: units.Units
     measures: Mapping[str, Callable[[Any, Any], jax.Array]] = {}
+    objective: Callable[["TrainState", Seen], jax.Array] | None = None
+    penalties: tuple[Callable[["TrainState", Seen], jax.Array], ...] = ()
+    extra_args: Mapping[str, Callable[["TrainState", Seen], Any]] = {}
     forward: Callable | None = None
     features: Callable | None = None
     on_task: Callable[["TrainState", jax.Array], "TrainState"] | None = None
-    keeper: Keeper | None = None
+    keepers: tuple[Keeper, ...] = ()
+    evaluated: Mapping[str, Callable[["TrainState"], tuple[Any, Any]]] = {
+        "test": lambda state: (state.params, state.stats)
+    }
+    test_starts: bool = False
     observe: tuple[str, ...] = ("weights", "features")
 
 
@@ -100,7 +147,7 @@ class TrainState(NamedTuple):
       initial: the parameters at the start.
       opt: state of the transformation.
       stream: state of the stream.
-      memory: what the keeper keeps.
+      memory: what the keepers keep, by their names.
       hparams: the numeric settings, float scalars.
       key_tx: key given to the transformation.
       key_task: key of what ``on_task`` is still to draw.
@@ -112,11 +159,23 @@ class TrainState(NamedTuple):
     initial: Any
     opt: optax.OptState
     stream: Any
-    memory: Any
+    memory: dict[str, Any]
     hparams: dict[str, jax.Array]
     key_tx: jax.Array
     key_task: jax.Array
     key_fresh: jax.Array
+
+
+def check(problem: Problem) -> None:
+    """Raises ``ValueError`` for names that are taken, or tests without examples."""
+    names = [keeper.name for keeper in problem.keepers]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"keepers must have names of their own, got {names}.")
+    if "features" in problem.extra_args:
+        raise ValueError("extra_args must not have 'features': the network gives them.")
+    if problem.test_starts and problem.stream.test is None:
+        raise ValueError("test_starts is set, but the stream has nothing to test on.")
 
 
 # (hparams, key of the transformation, data) -> Problem

@@ -5,9 +5,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from loplax import branch, metrics
-from loplax.supervised import evaluation, learning, observation
-from loplax.supervised.problem import Build, Problem, TrainState
+from loplax import streams
+from loplax.optim import checks
+from loplax.supervised import binning, learning
+from loplax.supervised.problem import Build, TrainState, check
 
 
 def init(
@@ -23,9 +24,13 @@ def init(
 
     Returns:
       The state before the first example.
+
+    Raises:
+      ValueError: if the problem is contradictory.
     """
     key_task, key_stream, key_net, key_tx, key_fresh = jax.random.split(key, 5)
     problem = build(hparams, key_tx, data)
+    check(problem)
     params, stats = problem.network.init(key_net)
     state = TrainState(
         params=params,
@@ -33,15 +38,14 @@ def init(
         initial=jax.tree.map(jnp.copy, params),  # so that the state can be donated
         opt=problem.tx.init(params),
         stream=problem.stream.init(key_stream),
-        memory=(),
+        memory={},
         hparams=hparams,
         key_tx=key_tx,
         key_task=key_task,
         key_fresh=key_fresh,
     )
-    if problem.keeper:
-        state = state._replace(memory=problem.keeper.init(state))
-    return state
+    memory = {keeper.name: keeper.init(state) for keeper in problem.keepers}
+    return state._replace(memory=memory)
 
 
 def segment(
@@ -50,11 +54,16 @@ def segment(
     data: Any = (),
     *,
     bins: int,
-    chunks: int,
+    chunks: int = 1,
+    bins_per_chunk: int = 1,
     unroll: int = 1,
     fresh: bool = True,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
-    """Learns from ``bins * chunks * stream.chunk`` items, one after the other.
+    """Learns from ``bins * chunks`` draws of the stream, one item after the other.
+
+    A bin is some chunks, or with ``bins_per_chunk`` a part of one, down to a single
+    step: it is as if the stream drew so few at a time, but what happens once per chunk
+    still does.
 
     Args:
       build: as for `init`.
@@ -62,6 +71,7 @@ def segment(
       data: as for `init`.
       bins: number of bins of the metrics.
       chunks: draws from the stream per bin.
+      bins_per_chunk: bins of a draw; with more than one, ``chunks`` is 1.
       unroll: steps per iteration of the compiled loop.
       fresh: whether a freshly initialised network learns the first chunk too.
 
@@ -70,61 +80,54 @@ def segment(
 
       - ``loss`` and the problem's other measures: means over the bin, of each item
         before it is learned from;
-      - the same with ``test_`` before the name: of what the stream tests, at the end of
-        the bin;
+      - ``task``: the number of the task, from 0, of the bin's last item;
+      - ``test_loss`` and so on: the measures of what the stream tests, at the end of
+        the bin, before anything happens at a new task; ``[bins, subsets]`` where the
+        examples have subsets. Other names in ``Problem.evaluated`` than ``test`` stand
+        before those of the measures likewise;
+      - with ``Problem.test_starts`` also ``test_loss_start`` and so on: the same when
+        ``task`` began, after what happens then and before the first step; NaN in bins
+        in which no task begins;
       - the diagnostics of `observation.observe` at the end of the bin, on the task of
-        the next chunk, and ``weight_change``, the bin's ``sum|change|``;
+        the next item, and ``weight_change``, the bin's ``sum|change|``;
       - if ``fresh``, ``loss_first``, ``loss_fresh`` and so on: the measures over the
         segment's first chunk, of this run and of a freshly initialised network
         (repeated).
+
+    Raises:
+      ValueError: if the bins do not fit the chunks, or the problem is contradictory.
     """
     problem = build(state.hparams, state.key_tx, data)
-
-    def one_chunk(state, _):
-        stream, items = problem.stream.draw(state.stream)
-        state = _begin_task(problem, state._replace(stream=stream))
-        state, found = learning.learn(problem, state, items, unroll)
-        if problem.keeper:
-            state = problem.keeper.update(state)
-        return state, jax.tree.map(jnp.mean, found)
-
-    def one_bin(state, _):
-        before = state.params
-        state, measured = jax.lax.scan(one_chunk, state, None, length=chunks)
-        found = jax.tree.map(jnp.mean, measured)
-        if problem.stream.test:
-            tested = evaluation.evaluate(problem, state, problem.stream.test)
-            found |= {f"test_{name}": value for name, value in tested.items()}
-        found["weight_change"] = metrics.weight_change(before, state.params)
-        stream, items = problem.stream.draw(state.stream)
-        after = _begin_task(problem, state._replace(stream=stream))
-        item = jax.tree.map(lambda x: x[0], items)
-        found |= observation.observe(
-            problem, after, lambda s: learning.step(problem, s, item)
-        )
-        return state, (found, jax.tree.map(lambda x: x[0], measured))
-
+    check(problem)
+    _check_bins(problem.stream, bins, chunks, bins_per_chunk)
     # A key of its own: what is learned does not depend on where segments end.
     key, key_fresh = jax.random.split(state.key_fresh)
     state = state._replace(key_fresh=key)
     stream, items = problem.stream.draw(state.stream)
-    state, (found, measured) = jax.lax.scan(one_bin, state, None, length=bins)
+    if bins_per_chunk == 1:
+        one = lambda state, _: binning.of_chunks(problem, state, chunks, unroll)
+        state, (found, first) = jax.lax.scan(one, state, None, length=bins)
+    else:
+        one = lambda state, _: binning.in_chunk(problem, state, bins_per_chunk, unroll)
+        state, (found, first) = jax.lax.scan(one, state, None, bins // bins_per_chunk)
+        found = jax.tree.map(lambda x: x.reshape(bins, *x.shape[2:]), found)
     if fresh:
         other = init(build, key_fresh, state.hparams, data)._replace(stream=stream)
         _, beginner = learning.learn(problem, other, items, unroll)
-        for name, values in measured.items():
+        for name, values in first.items():
             found[f"{name}_first"] = jnp.broadcast_to(values[0], (bins,))
             found[f"{name}_fresh"] = jnp.broadcast_to(beginner[name].mean(), (bins,))
     return state, found
 
 
-def _begin_task(problem: Problem, state: TrainState) -> TrainState:
-    """Lets ``on_task`` act if the chunk just drawn begins a new task."""
-    if problem.on_task is None:
-        return state
-
-    key, key_task = jax.random.split(state.key_task)
-    begins = problem.stream.begins(state.stream)
-    leave = lambda state, key: state
-    state = state._replace(key_task=key)
-    return branch.cond(begins, problem.on_task, leave, state, key_task)
+def _check_bins(stream: streams.Stream, bins: int, chunks: int, parts: int) -> None:
+    checks.whole("bins", bins, 1)
+    checks.whole("chunks", chunks, 1)
+    checks.whole("bins_per_chunk", parts, 1)
+    if stream.chunk % parts or bins % parts:
+        raise ValueError(
+            f"bins_per_chunk ({parts}) must divide the {stream.chunk} items of a chunk "
+            f"and the {bins} bins."
+        )
+    if parts > 1 and chunks > 1:
+        raise ValueError(f"with bins_per_chunk {parts} chunks must be 1, got {chunks}.")

@@ -14,6 +14,32 @@ from loplax.units import paths
 OnTask = Callable[[TrainState, jax.Array], TrainState]
 
 
+def in_turn(first: OnTask, *others: OnTask) -> OnTask:
+    """At a new task several things happen, one after the other.
+
+    Args:
+      first: what happens first, ``(TrainState, key) -> TrainState``.
+      *others: what happens after it.
+
+    Returns:
+      ``Problem.on_task``; every action has a key of its own, a single one the key.
+
+    Example:
+      >>> double, add = lambda state, key: 2 * state, lambda state, key: state + 1
+      >>> in_turn(double, add)(3, jax.random.key(0))
+      7
+    """
+    *before, last = first, *others
+
+    def on_task(state: TrainState, key: jax.Array) -> TrainState:
+        for action in before:
+            key, key_action = jax.random.split(key)
+            state = action(state, key_action)
+        return last(state, key)
+
+    return on_task
+
+
 def reset_head(network: Network, head: str, *, zero: bool) -> OnTask:
     """At a new task the output layer starts again.
 
@@ -91,11 +117,11 @@ def early_stopping(problem: Problem) -> Keeper:
     """Ends every task with the weights of its best validation epoch.
 
     Args:
-      problem: the problem; its stream has a ``validation``, ``epoch_ends`` and
-        ``task_ends``, its measures an ``"accuracy"``.
+      problem: the problem; its stream has a ``validation`` without subsets,
+        ``epoch_ends`` and ``task_ends``, its measures an ``"accuracy"``.
 
     Returns:
-      ``Problem.keeper``. The optimiser's state is left as it is.
+      One of ``Problem.keepers``. The optimiser's state is left as it is.
 
     Raises:
       ValueError: if the problem lacks one of these.
@@ -110,6 +136,12 @@ def early_stopping(problem: Problem) -> Keeper:
             "early stopping needs a stream with validation, epoch_ends and task_ends, "
             "and a measure 'accuracy'."
         )
+    if stream.validation.subsets:
+        raise ValueError(
+            "early stopping needs a validation without subsets, got "
+            f"{stream.validation.subsets}."
+        )
+    name = "early_stopping"
 
     def init(state: TrainState) -> Best:
         copy = jax.tree.map(jnp.copy, (state.params, state.stats))
@@ -118,17 +150,19 @@ def early_stopping(problem: Problem) -> Keeper:
     def validate(state: TrainState) -> Best:
         accuracy = supervised.evaluate(problem, state, stream.validation)["accuracy"]
         new = Best(accuracy, state.params, state.stats)
-        return _select(accuracy > state.memory.accuracy, new, state.memory)
+        best = state.memory[name]
+        return _select(accuracy > best.accuracy, new, best)
 
-    def update(state: TrainState) -> TrainState:
+    def on_chunk(state: TrainState) -> TrainState:
         ends = stream.epoch_ends(state.stream)
-        best = branch.cond(ends, validate, lambda state: state.memory, state)
+        best = branch.cond(ends, validate, lambda state: state.memory[name], state)
         over = stream.task_ends(state.stream)
         params, stats = _select(over, best[1:], (state.params, state.stats))
         best = best._replace(accuracy=jnp.where(over, -1.0, best.accuracy))
-        return state._replace(params=params, stats=stats, memory=best)
+        memory = state.memory | {name: best}
+        return state._replace(params=params, stats=stats, memory=memory)
 
-    return Keeper(init, update)
+    return Keeper(name, init, on_chunk=on_chunk)
 
 
 def _select(flag, new, old):

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from loplax import sharding
+from loplax.units import tables
 
 
 class WeightAxis(NamedTuple):
@@ -266,26 +267,10 @@ class Units(tuple):
 
     def __str__(self) -> str:
         """A table of the layers, and what was left out."""
-        rows = [("layer", "size", "incoming", "outgoing")]
-        for group in self:
-            columns = (
-                ", ".join(map(_describe, weights))
-                for weights in (group.incoming, group.outgoing)
-            )
-            rows.append((group.name, str(group.size), *columns))
-        name, size, incoming = (max(len(row[i]) for row in rows) for i in range(3))
-        lines = [
-            f"{row[0]:<{name}}  {row[1]:>{size}}  {row[2]:<{incoming}}  {row[3]}"
-            for row in rows
-        ]
-        notes = {group.name: _bonds(group) for group in self}
-        if any(notes.values()):
-            lines.append("not independent:")
-        lines.extend(f"  {name}: {note}" for name, note in notes.items() if note)
-        if self.left_out:
-            lines.append("left out:")
-        lines.extend(f"  {key}: {reason}" for key, reason in self.left_out.items())
-        return "\n".join(map(str.rstrip, lines))
+        return tables.text(self)
+
+    def _repr_html_(self) -> str:
+        return tables.html(self)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -294,27 +279,3 @@ def nearest(name: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.0)
     listed = ", ".join(repr(other) for other in close)
     return f"nearest known: {listed}" if listed else "none is known"
-
-
-def _bonds(group: UnitGroup) -> str:
-    """What the units of a group share or depend on, in words."""
-    notes = [f"units share {what}" for what in group.coupled_by]
-    notes += [f"{what} run along the units" for what in group.tied_to]
-    if 1 < group.blocks < group.size:
-        size = group.size // group.blocks
-        notes.append(f"units change places within every {size}")
-    elif group.blocks > 1 and not group.tied_to:
-        notes.append("units cannot change places")
-    return "; ".join(notes)
-
-
-def _describe(weights: WeightAxis) -> str:
-    text = f"{weights.path}[{weights.axis}]"
-    outer, inner = weights.repeat
-    if weights.places:
-        text += " at " + "x".join(str(length) for _, length in weights.places)
-    if (outer, inner) != (1, 1):
-        text += f" x{outer * inner}"
-    if weights.start:
-        text += f" from {weights.start}"
-    return text if weights.groups == 1 else f"{text} in {weights.groups} groups"

@@ -1,14 +1,15 @@
 """Configurations with other values, a finished study, and data without a download."""
 
 import functools
-import importlib
 
 import jax
 import numpy as np
 import pytest
 
-from experiments.launch import launching
+from experiments.launch import devices, running
 from loplax.streams import datasets
+
+jax.devices()  # else the first study in this process would make each core a device
 
 
 def _changed(config, **changes):
@@ -26,9 +27,12 @@ def changed():
     return _changed
 
 
-def _launched(workdir, name, config, overwrite=False):
-    study = importlib.import_module(f"experiments.{name}.study").make(config)
-    return launching.run(workdir, config, jax.devices()[:1], study, overwrite=overwrite)
+def _launched(workdir, name, config, preset="smoke", overwrite=False):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(devices, "devices", lambda platform: jax.devices()[:1])
+        return running.launch(
+            name, config, workdir, preset=preset, overwrite=overwrite, progress=False
+        ).dataset
 
 
 @pytest.fixture(scope="session")
@@ -54,7 +58,15 @@ def small(changed):
 
 
 @pytest.fixture(scope="session")
-def finished(small, tmp_path_factory):
+def files():
+    """``folder -> {path: bytes}`` of all that is in it."""
+    return lambda folder: {
+        path: path.read_bytes() for path in folder.rglob("*") if path.is_file()
+    }
+
+
+@pytest.fixture(scope="session")
+def finished(small, files, tmp_path_factory):
     """A finished study of two methods and two step sizes; the bytes of its files."""
     folder = tmp_path_factory.mktemp("finished") / "study"
     config = small(sweep__learning_rate=(0.01, 0.001))
@@ -62,7 +74,7 @@ def finished(small, tmp_path_factory):
     jax.config.update("jax_disable_most_optimizations", True)
     _launched(folder, "slowly_changing_regression", config)
     jax.config.update("jax_disable_most_optimizations", before)
-    return folder, {path.name: path.read_bytes() for path in folder.iterdir()}
+    return folder, files(folder)
 
 
 # Of ImageNet's thousand classes, four.

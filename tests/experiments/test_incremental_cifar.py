@@ -105,7 +105,7 @@ def test_steps_end_with_their_best_weights_if_wanted(tiny):
         values = {"learning_rate": 0.1, "momentum": 0.9, "weight_decay": 0.0}
         build = learning.problem(made, config, "bp")
         problem = build(values, jax.random.key(0), made.data)
-        assert (problem.keeper is not None) == early_stopping
+        assert len(problem.keepers) == early_stopping
 
 
 def test_a_small_study_from_end_to_end(tiny, launched, tmp_path):

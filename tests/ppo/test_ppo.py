@@ -11,7 +11,7 @@ import pytest
 from flax import struct
 from gymnax.environments import environment, spaces
 
-from loplax import nets, optim, ppo, units
+from loplax import envs, nets, optim, ppo, units
 from loplax.ppo import acting, learning, policies, run
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
@@ -361,6 +361,7 @@ def test_continual_backprop_replaces_units_of_policy_and_value():
     assert all(age.min() < steps for age in ages.values())
     # 16 units each, mature all the time but for 8 of 96 steps: about 56 in 6 updates.
     assert 40 < 6 * np.mean(found["replacements"]) < 60
+    np.testing.assert_array_equal(found["task"], 0)  # nothing changes
 
 
 def test_segments_joined_are_one_run_bit_by_bit():
@@ -492,6 +493,35 @@ def test_return_and_length_are_those_of_the_last_bin_in_which_an_episode_ended()
     np.testing.assert_array_equal(found["length"], [np.nan, 24, 24, 24])
     np.testing.assert_array_equal(found["episodes"], [0, 1, 1, 0])
     np.testing.assert_allclose(found["reward"][0], 7.5)
+
+
+def test_bins_know_the_task_of_their_last_step():
+    """Episodes of 5 steps, tasks of 20, bins of 10."""
+    inner = Probe(lambda state, action: 1.0, length=5)
+    env = envs.Changing(inner, lambda key, task, params: params, period=20)
+    problem = made(env, num_envs=2, num_steps=10, epochs=1)
+    build = lambda hparams, key, data: problem
+    start = ppo.init(build, jax.random.key(0), {})
+    state, found = jax.jit(functools.partial(ppo.segment, build, bins=5, updates=1))(
+        start
+    )
+    np.testing.assert_array_equal(found["task"], [0, 0, 1, 1, 2])
+    assert state.env.task.tolist() == [2, 2]
+
+
+def test_the_task_is_that_of_the_furthest_environment():
+    env = Probe(lambda state, action: 1.0)
+    step = env.step_env
+
+    def step_env(*args):
+        *after, _ = step(*args)
+        return *after, {"task": 3 + after[1].sign}
+
+    env.step_env = step_env
+    problem = made(env, num_envs=16)
+    start = ppo.init(lambda *_: problem, jax.random.key(0), {})
+    after, _ = jax.jit(functools.partial(ppo.collect, problem))(start)
+    assert after.episodes.task == 4
 
 
 def test_returns_of_environments_whose_episodes_differ():

@@ -57,7 +57,10 @@ def assert_alike_side_by_side(walker, numbers):
 
 @pytest.fixture(scope="session")
 def assert_state_keeps_its_types():
-    """Asserts that drawing leaves shapes and types of a state as they are."""
+    """Asserts that drawing leaves shapes and types of a state as they are.
+
+    And that there is no task before the first draw, and task 0 after it.
+    """
 
     def check(stream):
         before = jax.eval_shape(stream.init, jax.random.key(0))
@@ -65,5 +68,7 @@ def assert_state_keeps_its_types():
         types = lambda tree: jax.tree.map(lambda x: (x.shape, x.dtype), tree)
         assert types(after) == types(before)
         assert {leaf.shape[0] for leaf in jax.tree.leaves(items)} == {stream.chunk}
+        start = stream.init(jax.random.key(0))
+        assert [int(stream.task(s)) for s in (start, stream.draw(start)[0])] == [-1, 0]
 
     return check

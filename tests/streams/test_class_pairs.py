@@ -38,11 +38,11 @@ def seen(request, quick_compile, walker):
         states, _, shown = walk(key)
         every = lambda function: jax.vmap(function)(states)
         tests = every(lambda state: stream.test.batch(state, 0))
-        return shown, tests, every(stream.probe), every(stream.begins)
+        return shown, tests, every(stream.probe), every(stream.task)
 
     by_task = lambda a: np.reshape(a, (tasks, EPOCHS, *a.shape[1:]))
     found = jax.tree.map(by_task, run(jax.random.key(0)))
-    (x, y), (test_x, test_y, weights), probe, begins = found
+    (x, y), (test_x, test_y, weights), probe, task = found
     flat = lambda a: np.reshape(a, (tasks, EPOCHS, 2 * TRAIN))  # minibatches end on end
     return types.SimpleNamespace(
         classes=request.param,
@@ -50,7 +50,7 @@ def seen(request, quick_compile, walker):
         labels=flat(y),
         test=(values(test_x), test_y, weights),
         probe=(values(probe[0]), probe[1]),
-        begins=begins,
+        task=task,
     )
 
 
@@ -101,9 +101,9 @@ def test_a_task_is_tested_on_all_test_images_of_its_classes(seen):
     np.testing.assert_array_equal(seen.probe[1], labels)
 
 
-def test_tasks_begin_with_their_first_epoch_but_for_the_run_s_first(seen):
-    assert np.all(seen.begins[1:, 0])
-    assert seen.begins.sum() == len(seen.begins) - 1
+def test_tasks_are_numbered(seen):
+    expected = np.repeat(np.arange(len(seen.images)), EPOCHS)
+    np.testing.assert_array_equal(np.ravel(seen.task), expected)
 
 
 def test_minibatches_are_numbers_from_0_to_1(walker):

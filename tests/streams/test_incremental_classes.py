@@ -64,7 +64,7 @@ def seen(quick_compile, walker):
             "state": states,
             "shown": shown,
             "classes": states.classes[0],
-            "begins": every(stream.begins),
+            "task": every(stream.task),
             "epoch_ends": every(stream.epoch_ends),
             "task_ends": every(stream.task_ends),
             "validation": batches(stream.validation),
@@ -88,7 +88,7 @@ def test_beginnings_and_ends(seen):
     epoch_ends = [now[:2] != after[:2] for now, after in both]
     np.testing.assert_array_equal(seen.task_ends, task_ends)
     np.testing.assert_array_equal(seen.epoch_ends, epoch_ends)
-    np.testing.assert_array_equal(seen.begins, [False, *task_ends[:-1]])
+    np.testing.assert_array_equal(seen.task, [now[0] for now, _ in both])
     assert (sum(task_ends), sum(epoch_ends)) == (4, 4 * EPOCHS)
 
 

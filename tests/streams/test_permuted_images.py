@@ -35,9 +35,9 @@ def seen(request, quick_compile, walker):
     @jax.jit
     def run(key):
         states, _, shown = walk(key)
-        return shown, jax.vmap(stream.probe)(states), jax.vmap(stream.begins)(states)
+        return shown, jax.vmap(stream.probe)(states), jax.vmap(stream.task)(states)
 
-    (x, y), probe, begins = run(jax.random.key(0))
+    (x, y), probe, task = run(jax.random.key(0))
     images, pixels = decoded(x)
     return types.SimpleNamespace(
         period=period,
@@ -45,7 +45,7 @@ def seen(request, quick_compile, walker):
         pixels=pixels.reshape(TASKS, period, 6),
         labels=np.reshape(y, (TASKS, period)),
         probe=jax.tree.map(lambda a: np.reshape(a, (TASKS, -1, *a.shape[1:])), probe),
-        begins=np.reshape(begins, (TASKS, -1)),
+        task=np.reshape(task, (TASKS, -1)),
     )
 
 
@@ -82,9 +82,8 @@ def test_probe_holds_the_first_images_of_the_task(seen):
     assert all(len(set(each)) == PROBE for each in images[:, 0])
 
 
-def test_tasks_begin_with_their_first_chunk_but_for_the_run_s_first(seen):
-    np.testing.assert_array_equal(seen.begins[1:, 0], True)
-    assert seen.begins.sum() == TASKS - 1
+def test_tasks_are_numbered(seen):
+    np.testing.assert_array_equal(seen.task.T - np.arange(TASKS), 0)
 
 
 def test_a_probe_of_more_than_all_images_is_all_images():

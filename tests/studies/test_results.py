@@ -1,13 +1,12 @@
-"""Results: labelled, whole on disk, and summed up as by hand."""
+"""Results: labelled, and whole on disk."""
 
 import numpy as np
 import pytest
 import xarray
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import stats
 
-from loplax.studies import results, statistics
+from loplax.studies import results
 
 
 def new(num_seeds=3, num_bins=4, metrics=("loss",), **settings):
@@ -53,29 +52,6 @@ def test_taken_names_are_refused(name):
         new(**{name: [1.0]})
     with pytest.raises(ValueError, match=f"{name!r} is taken"):
         new(metrics=[name])
-
-
-def test_the_summary_is_that_of_scipy():
-    dataset = new(num_seeds=8)
-    values = np.random.default_rng(0).normal(size=[8, 4]).astype(np.float32)
-    fill(dataset, values)
-    found = statistics.summary(dataset, "loss", [0, -1], confidence=0.9)
-    assert found["bin"].values.tolist() == [0, 3]
-    for column, i in ((0, 0), (3, 1)):
-        cell = found.isel(arm=0, bin=i)
-        data = values[:, column].astype(float)
-        interval = stats.bootstrap(
-            (data,),
-            np.mean,
-            confidence_level=0.9,
-            method="percentile",
-            rng=np.random.default_rng(0),
-        ).confidence_interval
-        assert cell["mean"] == pytest.approx(data.mean())
-        assert (cell["low"], cell["high"]) == pytest.approx(tuple(interval))
-    xarray.testing.assert_identical(
-        found, statistics.summary(dataset, "loss", [0, -1], confidence=0.9)
-    )
 
 
 numbers = st.sampled_from([1.0, 2.0, np.nan, np.inf, -np.inf])
@@ -156,52 +132,3 @@ def test_any_metric_tells_of_a_learner_without_a_loss():
     dataset = new(metrics=["place"])
     fill(dataset, [[1.0, 1.0], [1.0, np.inf], [np.nan, 1.0]], metric="place")
     assert dataset["bins_sound"].values[0].tolist() == [2, 1, 0]
-
-
-@pytest.mark.filterwarnings("error")
-def test_the_summary_counts_what_has_a_value():
-    """Not yet, in some seeds or in all; never; and before a run diverges."""
-    dataset = new(metrics=["loss", "return"])
-    where = (np.zeros(3, int), np.arange(3))
-    loss = np.array([[1.0, 1, 1, 1], [1, 1, 1, np.nan], [1, 1, 1, 1]])
-    found = np.array([[np.nan, np.nan, 2, 4], [np.nan, 0, 4, 9], [np.nan] * 3 + [6]])
-    results.record(dataset, where, 0, {"loss": loss, "return": found})
-    assert dataset["diverged"].values[0].tolist() == [False, True, False]
-    table = statistics.summary(dataset, "return", range(4)).isel(arm=0)
-    np.testing.assert_array_equal(table["mean"], [np.nan, 0, 3, 5])
-    assert table["runs"].values.tolist() == [0, 1, 2, 2]
-    assert table["diverged"].values.tolist() == [0, 0, 0, 1]
-    assert statistics.summary(dataset, "loss", [2])["runs"].values[0, 0] == 3
-
-
-def test_the_summary_leaves_out_diverged_and_unfinished_runs():
-    dataset = new(num_seeds=4)
-    fill(dataset, [[1.0, 1.0], [3.0, 3.0], [np.nan, 9.0]])
-    table = statistics.summary(dataset, "loss", [1, 2]).to_dataframe()
-    done = table.loc[("bp", 1)]
-    assert (done["mean"], done["runs"], done["diverged"]) == (2, 2, 1)
-    assert 1 <= done["low"] <= 2 <= done["high"] <= 3
-    later = table.loc[("bp", 2)]
-    assert np.isnan(later["mean"]) and later["runs"] == 0
-    assert np.isnan(table.loc[("cbp", 1)]["mean"])
-
-
-def test_one_run_has_a_mean_but_no_interval():
-    dataset = new(num_seeds=1)
-    fill(dataset, [[5.0]])
-    found = statistics.summary(dataset, "loss", [0]).isel(arm=0)
-    assert found["mean"] == 5 and found["low"].isnull().all()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"metric": "lost"}, "no metric 'lost'; the metrics are loss"),
-        ({"metric": "bins_done"}, "no metric"),
-        ({"metric": "loss", "bins": [4]}, "there are 4 bins"),
-        ({"metric": "loss", "confidence": 95}, "confidence is 95"),
-    ],
-)
-def test_the_summary_refuses_bad_input(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        statistics.summary(new(), **arguments)

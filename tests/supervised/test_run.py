@@ -27,7 +27,8 @@ def make_stream(data):
     Four rows at a time are held out, of which the first four do not count.
     """
     table, targets = (jnp.asarray(array, jnp.float32) for array in data)
-    sign = lambda position: 1 - 2.0 * ((position - 8) // 24 % 2)
+    task = lambda position: (position - 8) // 24
+    sign = lambda position: 1 - 2.0 * (task(position) % 2)
     rows = lambda position, items: (table[items], sign(position) * targets[items])
     four = lambda i: 4 * i + jnp.arange(4)
     return streams.Stream(
@@ -36,7 +37,7 @@ def make_stream(data):
         example=rows,
         probe=lambda position: rows(position, (2 * position + jnp.arange(16)) % 64),
         chunk=8,
-        begins=lambda position: (position > 8) & ((position - 8) % 24 == 0),
+        task=task,
         test=streams.HeldOut(
             lambda position, i: (*rows(position, four(i)), jnp.full(4, i > 0) * 1.0), 3
         ),
@@ -183,7 +184,7 @@ def test_bins_hold_mean_losses_and_at_their_ends_diagnostics_of_what_comes_next(
         losses = np.concatenate([losses for _, _, losses in every])
         np.testing.assert_allclose(found["loss"][i], losses.mean(), rtol=1e-4)
         observed = observe(state)
-        others = {"loss", "weight_change", *CONTROL}
+        others = {"loss", "task", "weight_change", *CONTROL}
         assert observed.keys() | others == found.keys()
         assert_close({name: found[name][i] for name in observed}, observed)
         moved = jax.tree.map(lambda a, b: np.abs(a - b).sum(), state.params, before)
@@ -201,7 +202,7 @@ def test_without_hidden_layers_only_weights_are_observed():
     build = builder(network=linear, observe=("weights", "features"))
     _, found = segments(build, 2, 1, fresh=False)(start(build))
     observed = {"weight_magnitude", "distance_from_init"}
-    assert found.keys() == {"loss", "weight_change"} | observed
+    assert found.keys() == {"loss", "task", "weight_change"} | observed
 
 
 def test_other_measures_are_reported_beside_the_loss():
@@ -462,16 +463,18 @@ def test_a_keeper_acts_after_every_chunk_on_what_was_learned():
     """This one keeps the parameters after every chunk, and halves them."""
     halve = functools.partial(jax.tree.map, lambda x: x / 2)
     keeper = Keeper(
+        name="every",
         init=lambda state: [state.params] * 3,
-        update=lambda state: state._replace(
-            memory=[*state.memory[1:], state.params], params=halve(state.params)
+        on_chunk=lambda state: state._replace(
+            memory={"every": [*state.memory["every"][1:], state.params]},
+            params=halve(state.params),
         ),
     )
-    build, first = builder(keeper=keeper), start(BUILD)
+    build, first = builder(keepers=(keeper,)), start(BUILD)
     end, _ = segments(build, 1, 2, fresh=False)(start(build))
     one, _ = chunks_of(BUILD, first, 1)
     two, _ = chunks_of(BUILD, one._replace(params=halve(one.params)), 1)
-    assert_close(end.memory, [first.params, one.params, two.params])
+    assert_close(end.memory["every"], [first.params, one.params, two.params])
     assert_close(end.params, halve(two.params))
 
 
@@ -482,11 +485,12 @@ def noisy(hparams, key):
 def towards_the_mean():
     """A keeper that moves the parameters halfway to those that it keeps."""
 
-    def update(state):
-        mean = jax.tree.map(lambda a, b: (a + b) / 2, state.params, state.memory)
-        return state._replace(params=mean, memory=mean)
+    def on_chunk(state):
+        kept = state.memory["mean"]
+        mean = jax.tree.map(lambda a, b: (a + b) / 2, state.params, kept)
+        return state._replace(params=mean, memory={"mean": mean})
 
-    return Keeper(lambda state: state.params, update)
+    return Keeper("mean", lambda state: state.params, on_chunk=on_chunk)
 
 
 # All at once: noise, statistics, a new head at new tasks, a keeper, tests.
@@ -494,7 +498,7 @@ LIVELY = builder(
     noisy,
     RUNNING,
     on_task=tasks.reset_head(RUNNING, "output", zero=False),
-    keeper=towards_the_mean(),
+    keepers=(towards_the_mean(),),
     observe=("weights",),
 )
 
@@ -506,7 +510,7 @@ def test_one_long_segment_equals_two_short_ones():
     whole, long = segments(LIVELY, 4, 2, fresh=False)(start(LIVELY, 3, data=DATA), DATA)
     assert_close(whole._replace(key_fresh=half.key_fresh), half)
     observed = {"weight_magnitude", "distance_from_init"}
-    assert long.keys() == {"loss", "test_loss", "weight_change"} | observed
+    assert long.keys() == {"loss", "task", "test_loss", "weight_change"} | observed
     assert first.keys() == long.keys() | CONTROL
     for name in long:
         both = np.concatenate([first[name], second[name]])

@@ -40,7 +40,7 @@ STREAM = streams.Stream(
     example=rows,
     probe=lambda position: rows(position, jnp.arange(4)),
     chunk=5,
-    begins=lambda position: chunk_number(position) % (2 * EPOCHS) == 0,
+    task=lambda position: chunk_number(position) // (2 * EPOCHS),
     validation=streams.HeldOut(
         lambda position, i: (*rows(position, jnp.asarray(HELD_OUT)[i]), jnp.ones(6)), 3
     ),
@@ -86,7 +86,7 @@ def build(hparams, key, data, **changes):
 
 def stopping(hparams, key, data):
     problem = build(hparams, key, data)
-    return problem._replace(keeper=tasks.early_stopping(problem))
+    return problem._replace(keepers=(tasks.early_stopping(problem),))
 
 
 @functools.cache
@@ -175,7 +175,7 @@ def test_early_stopping_ends_tasks_with_the_weights_of_the_best_epoch():
         if (chunk + 1) % (2 * EPOCHS) == 0:
             plain = plain._replace(params=kept[1], stats=kept[2])
             kept = None
-        assert_same(state._replace(memory=()), plain)
+        assert_same(state._replace(memory={}), plain)
         states.append(state)
     accuracies = np.reshape(every, (TASKS, EPOCHS))
     best = accuracies.max(axis=1)

@@ -1,0 +1,101 @@
+"""Work directories of studies: list them, compare them, export them.
+
+python -m experiments list [FOLDER]          (default: runs)
+python -m experiments compare A B [...]
+python -m experiments export A --format=csv  (or nc, json; to standard output)
+"""
+
+import argparse
+import json
+import pathlib
+import sys
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The program.
+
+    Args:
+      argv: the arguments; those of the command line by default.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(required=True)
+    listing = commands.add_parser("list", help="the studies in a folder")
+    listing.add_argument("folder", nargs="?", default="runs")
+    listing.set_defaults(run=_list)
+    comparing = commands.add_parser("compare", help="several studies in one table")
+    comparing.add_argument("workdirs", nargs="+")
+    comparing.add_argument("--save", help="folder for the figures")
+    comparing.set_defaults(run=_compare)
+    exporting = commands.add_parser("export", help="all metrics of a study")
+    exporting.add_argument("workdir")
+    exporting.add_argument("--format", choices=("csv", "json", "nc"), default="csv")
+    exporting.set_defaults(run=_export)
+    arguments = parser.parse_args(argv)
+
+    from experiments.launch import command_line
+
+    with command_line.clear_errors():
+        arguments.run(arguments)
+
+
+def _list(arguments) -> None:
+    from loplax.studies import results
+
+    folder = pathlib.Path(arguments.folder)
+    found = [path.parent for path in sorted(folder.glob("**/study.json"))]
+    if not found:
+        raise ValueError(f"there is no study in {folder}")
+    for path in found:
+        dataset = results.load(path)
+        config = json.loads(dataset.attrs["config"])
+        done = float(dataset["bins_done"].mean()) / dataset.sizes["bin"]
+        arms = ", ".join(dataset["arm"].values)
+        print(f"{path}: {config['problem']}, {dataset.sizes['seed']} seeds, ", end="")
+        print(f"{100 * done:.0f}% done: {arms}")
+
+
+def _outcome(workdirs: list[str]):
+    """The results of several directories together, an arm's name after its own."""
+    import xarray
+
+    from experiments.launch import outcome
+    from loplax.studies import results
+
+    datasets, problems = [], set()
+    for workdir in workdirs:
+        dataset = results.load(workdir)
+        problems.add(json.loads(dataset.attrs["config"])["problem"])
+        names = [f"{arm} ({workdir})" for arm in dataset["arm"].values]
+        datasets.append(dataset.assign_coords(arm=names) if workdirs[1:] else dataset)
+    if len(problems) > 1:
+        raise ValueError(f"these are different problems: {sorted(problems)}")
+    together = xarray.concat(
+        datasets, "arm", join="outer", data_vars="all", combine_attrs="override"
+    )
+    return outcome.Outcome(together, problems.pop())
+
+
+def _compare(arguments) -> None:
+    found = _outcome(arguments.workdirs)
+    print(found.table())
+    if arguments.save:
+        pathlib.Path(arguments.save).mkdir(parents=True, exist_ok=True)
+        print("figures:", *found.save(arguments.save))
+
+
+def _export(arguments) -> None:
+    found = _outcome([arguments.workdir])
+    if arguments.format == "nc":
+        sys.stdout.buffer.write(found.dataset.to_netcdf(None, engine="scipy"))
+    elif arguments.format == "json":
+        found.to_dataframe().to_json(sys.stdout, orient="records", lines=True)
+    else:
+        found.to_dataframe().to_csv(sys.stdout, index=False)
+
+
+if __name__ == "__main__":
+    main()

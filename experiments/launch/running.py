@@ -1,0 +1,217 @@
+"""A study from a call: configuration -> methods -> sweep -> results."""
+
+import difflib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+
+from experiments.launch import command_line, devices, outcome, problems
+from experiments.methods import settings
+from experiments.methods.table import PLUGINS
+from experiments.studies import learning
+from loplax.studies import sweep
+
+# How a study runs, which changes none of its numbers.
+HOW = (
+    "platform",
+    "runs_per_block",
+    "unroll",
+    "checkpoint_seconds",
+    "keep_states",
+)
+# What is known of each run by itself, and need not be the same in all of a directory.
+OF_RUNS = ("methods", "seeds", "sweep", "optimizer")
+
+
+def run(
+    problem: str,
+    preset: str = "",
+    *,
+    methods: str | Sequence[str] = (),
+    seeds: int | None = None,
+    sweep: Mapping[str, Sequence[float]] | None = None,
+    workdir: str | os.PathLike | None = None,
+    data_dir: str | os.PathLike | None = None,
+    overwrite: bool = False,
+    progress: bool = True,
+    on_segment: Sequence = (),
+    **changes: Any,
+) -> outcome.Outcome:
+    """Runs a study, or goes on with the one in ``workdir``.
+
+    Args:
+      problem: name of a folder of ``experiments``, such as ``"permuted_mnist"``.
+      preset: one of its presets; its first by default.
+      methods: names such as ``"bp,cbp+layer_norm"``, or a sequence of them; those of
+        the preset by default.
+      seeds: number of seeds, if not that of the preset.
+      sweep: values by the address of a number, ``{"cbp.replacement_rate": [1e-4, 0]}``.
+      workdir: directory of the study; without one all stays in memory.
+      data_dir: folder of image data; by default that of tensorflow-datasets.
+      overwrite: whether to start anew if ``workdir`` holds a study.
+      progress: whether to show a progress bar.
+      on_segment: what to call after every segment; see `loplax.studies.sweep.run`.
+      **changes: other settings, nested ones as ``{"stream": {"period": 100}}`` or by
+        address, ``**{"stream.period": 100}``.
+
+    Returns:
+      The results, with ``table()``, ``figure()`` and ``to_dataframe()``; a notebook
+      shows them as a table and a figure.
+
+    Raises:
+      ValueError: for anything that cannot be run, before anything is computed.
+
+    Example:
+      >>> import experiments
+      >>> found = experiments.run("slowly_changing_regression", "smoke",
+      ...   methods="bp,linear", seeds=3, examples=40, bin=20,
+      ...   **{"stream.period": 10}, progress=False)
+      >>> dict(found.dataset["loss"].sizes)
+      {'arm': 2, 'seed': 3, 'bin': 2}
+    """
+    config = problems.part(problem, "config").get_config(
+        preset or problems.default_preset(problem)
+    )
+    words = learning.words([methods] if isinstance(methods, str) else methods)
+    asked = {"methods": words if any(words) else None, "seeds": seeds}
+    changes |= {name: value for name, value in asked.items() if value is not None}
+    for address, values in (sweep or {}).items():
+        changes[f"sweep.{address}"] = tuple(np.atleast_1d(values).tolist())
+    change(config, changes)
+    return launch(
+        problem,
+        config,
+        workdir,
+        preset=preset or problems.default_preset(problem),
+        data_dir=data_dir,
+        overwrite=overwrite,
+        progress=progress,
+        on_segment=on_segment,
+    )
+
+
+def change(config: ml_collections.ConfigDict, changes: Mapping[str, Any]) -> None:
+    """Changes settings of a configuration.
+
+    Args:
+      config: the configuration; changed in place.
+      changes: new values, nested or by address; scalars of numpy and jax too.
+
+    Raises:
+      ValueError: for a setting that is not there, or a value of another type.
+    """
+    for name, value in changes.items():
+        if isinstance(value, Mapping):
+            change(config, {f"{name}.{inner}": v for inner, v in value.items()})
+            continue
+        known = [at for at, _ in command_line.flatten(config)]
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"there is no setting {name!r}{hint}")
+        value = value.tolist() if hasattr(value, "tolist") else value
+        try:
+            config.update_from_flattened_dict({name: value})
+        except TypeError as error:
+            old = dict(command_line.flatten(config))[name]
+            raise ValueError(
+                f"setting {name!r} must be such as {old!r}, got {value!r}"
+            ) from error
+
+
+def launch(
+    problem: str,
+    config: ml_collections.ConfigDict,
+    workdir: str | os.PathLike | None,
+    *,
+    preset: str,
+    data_dir: str | os.PathLike | None = None,
+    overwrite: bool = False,
+    progress: bool = True,
+    on_segment: Sequence = (),
+) -> outcome.Outcome:
+    """Runs the study that a configuration describes; see `run`.
+
+    Args:
+      problem: name of the problem.
+      config: its configuration.
+      workdir: directory of the study, or none.
+      preset: name of the preset that the configuration began as.
+      data_dir: folder of image data.
+      overwrite: whether to start anew.
+      progress: whether to show a progress bar.
+      on_segment: what to call after every segment.
+
+    Returns:
+      The results.
+
+    Raises:
+      ValueError: for anything in the configuration that cannot be run.
+    """
+    names = learning.words(config.methods)
+    if len(set(names)) < len(names):
+        raise ValueError(f"methods must differ, got {names}.")
+    if not 0 <= config.seed < 2**32:
+        raise ValueError(f"seed must be in [0, 2**32), got {config.seed}.")
+    found = devices.devices(config.platform)
+    study = problems.part(problem, "study").make(config, data_dir)
+    number, bins = study.segments
+    usual = problems.part(problem, "config").get_config(preset)
+    on_cpu = found[0].platform == "cpu"
+    dataset = sweep.run(
+        workdir,
+        {name: study.method(config, name) for name in names},
+        key=jax.random.key(config.seed),
+        num_seeds=config.seeds,
+        num_segments=number,
+        steps_per_segment=bins * study.steps_per_bin,
+        settings=settings.swept(config),
+        data=study.data,
+        config={"problem": problem, **fixed(config, study)},
+        defaults=fixed(usual, study),
+        runs_per_block=config.runs_per_block or study.runs_per_block[on_cpu],
+        devices=found,
+        compiler_options=devices.compiler_options(found[0]),
+        checkpoint_seconds=config.checkpoint_seconds,
+        keep_states=config.keep_states,
+        overwrite=overwrite,
+        progress=progress,
+        unit=study.unit,
+        on_segment=on_segment,
+    )
+    if preset:
+        dataset.attrs["preset"] = preset
+    return outcome.Outcome(dataset, problem, workdir)
+
+
+def fixed(config, study) -> dict[str, Any]:
+    """What a configuration says that is the same for all runs of a directory.
+
+    Args:
+      config: the configuration.
+      study: what it means.
+
+    Returns:
+      The rest as JSON values: without how a study runs, and without what is known of
+      each run by itself.
+    """
+    shared = (*HOW, *OF_RUNS, *PLUGINS, "learning_rate", *study.numbers, *study.length)
+    plain = json.loads(config.to_json_best_effort())
+    if "observe" in plain:
+        plain["observe"] = learning.words(plain["observe"])
+    return _without(plain, shared)
+
+
+def _without(values: Mapping[str, Any], addresses: Sequence[str], path: str = ""):
+    kept = {name: v for name, v in values.items() if path + name not in addresses}
+    return {
+        name: _without(value, addresses, f"{path}{name}.")
+        if isinstance(value, Mapping)
+        else value
+        for name, value in kept.items()
+    }

@@ -1,0 +1,298 @@
+"""From ``cbp+layer_norm`` to a transformation and a network: methods as lists."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+import optax
+
+from experiments.methods import settings
+from experiments.methods.plugin import Plugin, Setting
+from experiments.methods.table import PLUGINS
+from loplax import streams
+from loplax.optim import checks, keys
+from loplax.supervised import Network, Problem
+
+
+class Method(NamedTuple):
+    """A method with all that a configuration says about it.
+
+    Attributes:
+      name: its name, the names of its plugins joined by ``+``.
+      plugins: they by name, in that order; the optimiser comes first.
+      optimizer: name of the plugin that is the optimiser.
+      addresses: where each number is set, ``{plugin: {number: address}}``; an address
+        is ``plugin.number``, or the name of a number that all methods share.
+      values: the numbers by address.
+      choices: of each plugin, ``{plugin: {choice: value}}``.
+      highest: the largest value of each number in the study, by address.
+    """
+
+    name: str
+    plugins: dict[str, Plugin]
+    optimizer: str
+    addresses: dict[str, dict[str, str]]
+    values: dict[str, float]
+    choices: dict[str, dict[str, Any]]
+    highest: dict[str, float]
+
+    def own(self, plugin: str, hparams: Mapping[str, Any]) -> dict[str, Any]:
+        """The numbers of a plugin by their own names, from those by address."""
+        return {name: hparams[at] for name, at in self.addresses[plugin].items()}
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Options of the network."""
+        return {k: v for p in self.plugins.values() for k, v in p.options.items()}
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """What is fixed about the method, and no number, by name."""
+        fixed = {
+            f"{plugin}.{choice}": value
+            for plugin, own in self.choices.items()
+            for choice, value in own.items()
+        }
+        return {"plugins": list(self.plugins), **fixed}
+
+
+def method(config, name: str) -> Method:
+    """Reads a method's name, and what a configuration says about its plugins.
+
+    Args:
+      config: a configuration with the sections of ``settings.add_methods``.
+      name: names of plugins joined by ``+``.
+
+    Returns:
+      The method.
+
+    Raises:
+      ValueError: for an unknown plugin or optimiser, one that is named twice, or two
+        that claim one slot or set one number of the optimiser.
+
+    Example:
+      >>> from experiments.slowly_changing_regression import config as configs
+      >>> method(configs.get_config(), "cbp+layer_norm").values["cbp.decay_rate"]
+      0.99
+    """
+    names = name.split("+")
+    for each in names:
+        checks.one_of("methods", each, tuple(PLUGINS))
+    if len(set(names)) < len(names):
+        raise ValueError(f"method {name!r} names a plugin twice.")
+    optimizer = _claims(name, {each: PLUGINS[each] for each in names})
+    if not optimizer:
+        optimizer = config.optimizer
+        known = [each for each, plugin in PLUGINS.items() if plugin.optimizer]
+        checks.one_of("optimizer", optimizer, known)
+    plugins = {each: PLUGINS[each] for each in dict.fromkeys([optimizer, *names])}
+    addresses = {
+        each: {n: f"{each}.{n}" for n in plugin.numbers if n not in plugin.sets}
+        for each, plugin in plugins.items()
+    }
+    addresses[optimizer] = _of_optimizer(config, name, plugins, optimizer)
+    values = {at: _get(config, at) for own in addresses.values() for at in own.values()}
+    choices = {
+        each: {choice: config[each][choice] for choice in plugin.choices}
+        for each, plugin in plugins.items()
+    }
+    swept = settings.swept(config)
+    highest = {at: max((value, *swept.get(at, ()))) for at, value in values.items()}
+    return Method(name, plugins, optimizer, addresses, values, choices, highest)
+
+
+def _claims(name: str, plugins: Mapping[str, Plugin]) -> str:
+    """Refuses two plugins for one slot; returns the name of the optimiser, if any."""
+    taken: dict[str, str] = {}
+    for each, plugin in plugins.items():
+        slots = [*plugin.claims, *plugin.options]
+        slots += [
+            slot
+            for slot in ("optimizer", "objective", "on_task")
+            if getattr(plugin, slot)
+        ]
+        for slot in slots:
+            if slot in taken:
+                raise ValueError(
+                    f"method {name!r}: {taken[slot]} and {each} both claim {slot}, of "
+                    "which a method has one."
+                )
+            taken[slot] = each
+    return taken.get("optimizer", "")
+
+
+def _of_optimizer(config, name, plugins, optimizer: str) -> dict[str, str]:
+    """Addresses of the optimiser's numbers, some of which another plugin may set."""
+    own = plugins[optimizer].numbers
+    found = {}
+    for number in dict.fromkeys(["learning_rate", *own, "weight_decay"]):
+        setters = [
+            each
+            for each, plugin in plugins.items()
+            if each != optimizer
+            and number in config.get(each, {})
+            and (number in plugin.sets or number not in _own(plugin))
+        ]
+        if len(setters) > 1:
+            raise ValueError(
+                f"method {name!r}: {' and '.join(setters)} both set the optimiser's "
+                f"{number}."
+            )
+        if setters or number in own:
+            found[number] = f"{(setters or [optimizer])[0]}.{number}"
+        elif number == "learning_rate":
+            found[number] = number
+    return found
+
+
+def _own(plugin: Plugin) -> dict[str, Any]:
+    """What only the plugin itself knows by these names."""
+    return {**plugin.numbers, **plugin.choices}
+
+
+def _get(config, address: str) -> Any:
+    """What stands at an address such as ``cbp.replacement_rate``."""
+    for part in address.split("."):
+        config = config[part]
+    return config
+
+
+def transformation(
+    made: Method,
+    hparams: Mapping[str, Any],
+    key,
+    *,
+    groups,
+    initializer,
+    schedule: Callable = lambda rate: rate,
+) -> optax.GradientTransformationExtraArgs:
+    """Builds the transformation of a method.
+
+    Args:
+      made: the method.
+      hparams: its numbers by address, numbers or traced.
+      key: typed random key.
+      groups: the hidden layers.
+      initializer: distribution of re-drawn weights, or one per path.
+      schedule: makes of a learning rate what the optimiser takes.
+
+    Returns:
+      The transformation: what is done to gradients, then the optimiser, and around it
+      what the other plugins put there, in the order of their names.
+
+    Raises:
+      ValueError: for a number out of range.
+    """
+    for address in made.values:
+        checks.in_range(address, hparams[address], 0)
+    per_unit = any(
+        plugin.per_unit(made.choices[each]) for each, plugin in made.plugins.items()
+    )
+
+    def setting(each: str) -> Setting:
+        highest = made.own(each, made.highest)
+        own_key = keys.named(key, each)
+        return Setting(groups, initializer, own_key, highest, per_unit)
+
+    numbers = made.own(made.optimizer, hparams)
+    rate = schedule(numbers.pop("learning_rate"))
+    rate_last = any(plugin.rate_last for plugin in made.plugins.values())
+    numbers["learning_rate"] = 1.0 if rate_last else rate
+    optimizer = made.plugins[made.optimizer].optimizer
+    tx = optimizer(setting(made.optimizer), **numbers)
+    for each, build in _filled(made, "gradient"):
+        tx = optax.chain(build(setting(each), **_given(made, each, hparams)), tx)
+    for each, build in _filled(made, "wrap"):
+        tx = build(tx, setting(each), **_given(made, each, hparams))
+        if made.plugins[each].rate_last:
+            # So that a schedule counts the steps of all that learns in turn.
+            tx = optax.chain(tx, optax.scale_by_learning_rate(rate, flip_sign=False))
+    return optax.with_extra_args_support(tx)
+
+
+def _filled(made: Method, slot: str) -> Iterable[tuple[str, Callable]]:
+    """Plugins that fill a slot, with what they put there, in the order of their names.
+
+    The learning rate belongs to the optimiser, so what delays it comes first.
+    """
+    order = lambda item: (item[1].last, not item[1].rate_last)
+    ordered = sorted(made.plugins.items(), key=order)
+    return [(n, getattr(p, slot)) for n, p in ordered if getattr(p, slot)]
+
+
+def _given(made: Method, each: str, hparams: Mapping) -> dict[str, Any]:
+    return made.own(each, hparams) | made.choices[each]
+
+
+def network(made: Method, plain: Network, hparams: Mapping, shape) -> Network:
+    """The network of a method.
+
+    Args:
+      made: the method.
+      plain: the network that its options made.
+      hparams: the numbers by address, or traced.
+      shape: shape of the input of one example.
+
+    Returns:
+      The network that learns: ``plain`` itself if no plugin puts anything around it.
+
+    Raises:
+      ValueError: for a number out of range.
+    """
+    for each, build in _filled(made, "around"):
+        plain = build(plain, shape, **_given(made, each, hparams))
+    return plain
+
+
+def stream(made: Method, plain: streams.Stream, hparams: Mapping) -> streams.Stream:
+    """The stream of a method: ``plain`` itself if no plugin changes it."""
+    for each, build in _filled(made, "stream"):
+        plain = build(plain, **_given(made, each, hparams))
+    return plain
+
+
+def slots(made: Method, hparams: Mapping) -> dict[str, Any]:
+    """The fields of `loplax.supervised.Problem` that the plugins fill.
+
+    Args:
+      made: the method.
+      hparams: the numbers by address, or traced.
+
+    Returns:
+      The fields by name; what is evaluated is what learns, and what plugins add.
+    """
+    built = {
+        slot: [
+            build(**_given(made, each, hparams)) for each, build in _filled(made, slot)
+        ]
+        for slot in ("objective", "penalty", "extra_args", "keeper", "evaluated")
+    }
+    merged = lambda parts: {name: of for part in parts for name, of in part.items()}
+    evaluated = [Problem._field_defaults["evaluated"], *built["evaluated"]]
+    return {
+        "objective": next(iter(built["objective"]), None),
+        "penalties": tuple(built["penalty"]),
+        "extra_args": merged(built["extra_args"]),
+        "keepers": tuple(built["keeper"]),
+        "evaluated": merged(evaluated),
+    }
+
+
+def on_task(made: Method, learned: Network, tx, head: str):
+    """What the method does at a new task; ``None`` if no plugin does anything."""
+    for _, build in _filled(made, "on_task"):
+        return build(learned, tx, head)
+    return None
+
+
+def label(name: str) -> str:
+    """What figures call a method."""
+    return " + ".join(PLUGINS[each].label for each in name.split("+"))
+
+
+def colour(name: str) -> str:
+    """The colour of a method: the mixture of its plugins', as ``#rrggbb``."""
+    mixed = [PLUGINS[each].colour for each in name.split("+")]
+    channels = [[int(c[i : i + 2], 16) for c in mixed] for i in (1, 3, 5)]
+    means = [math.sqrt(sum(v * v for v in values) / len(mixed)) for values in channels]
+    return "#" + "".join(f"{round(mean):02x}" for mean in means)

@@ -1,0 +1,113 @@
+"""Plugins that change the network, or what becomes of it at a new task."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from experiments.methods.plugin import Plugin
+from loplax import nets
+from loplax.optim import checks
+from loplax.supervised import Keeper, Network, tasks
+
+
+def _injected(network, shape, *, injection_step):
+    checks.whole("injection_step", injection_step, 0)
+    return Network(*nets.plasticity_injection(*network[:3], step=injection_step))
+
+
+def _in_turn(inner, setting, *, injection_step):
+    checks.whole("injection_step", injection_step, 0)
+    return nets.learn_in_turn(inner, injection_step)
+
+
+def _normalized(network: Network, shape, *, decay_rate) -> Network:
+    checks.in_range("decay_rate", decay_rate, 0, 1)
+    normalization = nets.input_normalization
+
+    def init(key):
+        params, stats = network.init(key)
+        return params, (normalization.init(shape), stats)
+
+    def apply(params, both, x):
+        seen = normalization.update(both[0], x, decay_rate)
+        outputs, stats = network.apply(
+            params, both[1], normalization.normalize(seen, x)
+        )
+        return outputs, (seen, stats)
+
+    def predict(params, both, x):
+        return network.predict(params, both[1], normalization.normalize(both[0], x))
+
+    def restart(both, replaced):
+        return both[0], network.restart(both[1], replaced)
+
+    return Network(init, apply, predict, restart)
+
+
+class _Mean(NamedTuple):
+    """A mean of weights: ``params`` and ``stats``."""
+
+    params: Any
+    stats: Any
+
+
+def _ema(*, decay_rate) -> Keeper:
+    """Keeps the moving mean of the weights, which begins as the first of them."""
+    checks.in_range("decay_rate", decay_rate, 0, 1)
+    move = lambda old, new: decay_rate * old + (1 - decay_rate) * new
+
+    def on_step(state, seen):
+        params = jax.tree.map(move, state.memory["ema"].params, state.params)
+        memory = {**state.memory, "ema": _Mean(params, state.stats)}
+        return state._replace(memory=memory)
+
+    copy = lambda state: jax.tree.map(jnp.copy, _Mean(state.params, state.stats))
+    return Keeper("ema", copy, on_step=on_step)
+
+
+NETWORKS = {
+    "bp": Plugin("backprop", "#D55E00"),
+    "linear": Plugin("linear model", "#999999", options={"linear": True}),
+    "layer_norm": Plugin("layer norm", "#6a51a3", options={"normalization": "layer"}),
+    # Abbas et al. 2023, with half the units.
+    "crelu": Plugin("CReLU", "#9e9ac8", options={"activation": "crelu"}),
+    # Longer inputs make larger steps, and so need the decay added to the gradient.
+    "input_normalization": Plugin(
+        "input normalisation",
+        "#17becf",
+        {"decay_rate": 0.999, "weight_decay": 0.0},
+        sets=("weight_decay",),
+        around=_normalized,
+    ),
+    # Nikishin et al. 2023; in items of the stream. The problems take half of a run.
+    "plasticity_injection": Plugin(
+        "plasticity injection",
+        "#d6616b",
+        {"injection_step": 1_000_000},
+        claims=("replacement",),
+        wrap=_in_turn,
+        rate_last=True,
+        around=_injected,
+        draws_output=True,
+    ),
+    # Polyak & Juditsky 1992: tested beside the weights that learn, as ``ema_``.
+    "ema": Plugin(
+        "mean of weights",
+        "#bcbd22",
+        {"decay_rate": 0.999},
+        keeper=_ema,
+        evaluated=lambda decay_rate: {"ema": lambda state: tuple(state.memory["ema"])},
+    ),
+    # Nikishin et al. 2022.
+    "head_reset": Plugin(
+        "head reset",
+        "#ad494a",
+        on_task=lambda network, tx, head: tasks.reset_head(network, head, zero=False),
+    ),
+    "full_reset": Plugin(
+        "retrained",
+        "#222222",
+        on_task=lambda network, tx, head: tasks.reset_all(network, tx),
+    ),
+}

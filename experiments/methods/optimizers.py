@@ -1,0 +1,99 @@
+"""The optimisers, with their numbers beside the learning rate."""
+
+import functools
+from collections.abc import Mapping
+
+import optax
+
+from experiments.methods.plugin import Plugin, Setting
+from loplax import optim
+from loplax.optim import checks
+
+
+def _decayed(make):
+    """Adds ``weight_decay`` to the gradients, as torch does, where there is any."""
+
+    @functools.wraps(make)
+    def made(setting: Setting, *, weight_decay=None, **numbers):
+        inner = make(setting, **numbers)
+        if weight_decay is None:
+            return inner
+        return optax.chain(optax.add_decayed_weights(weight_decay), inner)
+
+    return made
+
+
+def _below_one(numbers: Mapping) -> None:
+    for name in ("b1", "b2", "momentum"):
+        if name in numbers:
+            checks.in_range(name, numbers[name], 0, 1, below=True)
+
+
+@_decayed
+def _sgd(setting, **numbers):
+    _below_one(numbers)
+    return optax.sgd(**numbers)
+
+
+@_decayed
+def _adam(setting, **numbers):
+    _below_one(numbers)
+    if setting.per_unit:
+        return optim.adam(units=setting.groups, **numbers)
+    return optax.adam(**numbers)
+
+
+def _adamw(setting, **numbers):
+    _below_one(numbers)
+    return optax.adamw(**numbers)
+
+
+def _upgd(setting, **numbers):
+    return optim.upgd(key=setting.key, **numbers)
+
+
+OPTIMIZERS = {
+    "sgd": Plugin("SGD", "#7f7f7f", optimizer=_sgd, compared=False),
+    # With L2 regularisation, as torch.optim.SGD.
+    "momentum": Plugin(
+        "momentum",
+        "#5f6b7a",
+        {"momentum": 0.9, "weight_decay": 0.0},
+        optimizer=_sgd,
+        compared=False,
+    ),
+    # With L2 regularisation, as torch.optim.Adam.
+    "adam": Plugin(
+        "Adam",
+        "#8c6d31",
+        {"b1": 0.9, "b2": 0.999, "weight_decay": 0.0},
+        optimizer=_adam,
+        compared=False,
+    ),
+    # Lyle et al. 2023, Dohare et al. 2024: equal betas.
+    "tuned_adam": Plugin(
+        "tuned Adam",
+        "#bd9e39",
+        {"b1": 0.99, "b2": 0.99, "weight_decay": 0.0},
+        optimizer=_adam,
+    ),
+    # Decoupled weight decay, in units of the step size. Loshchilov & Hutter 2019.
+    "adamw": Plugin(
+        "AdamW",
+        "#e7ba52",
+        {"learning_rate": 1e-3, "b1": 0.9, "b2": 0.999, "weight_decay": 1e-2},
+        optimizer=_adamw,
+    ),
+    # Elsayed & Mahmood 2024, input-permuted MNIST.
+    "upgd": Plugin(
+        "UPGD",
+        "#31a354",
+        {
+            "learning_rate": 0.01,
+            "weight_decay": 0.01,
+            "noise_scale": 0.1,
+            "decay_rate": 0.9999,
+        },
+        optimizer=_upgd,
+    ),
+}

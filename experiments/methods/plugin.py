@@ -1,0 +1,87 @@
+"""What a method is made of: plugins, each of which fills one or more slots."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+
+from loplax import units
+
+
+class Setting(NamedTuple):
+    """What the builders of a plugin may need beside its own numbers and choices.
+
+    Attributes:
+      groups: the hidden layers.
+      initializer: distribution of re-drawn weights, or one per path.
+      key: typed random key, the plugin's own.
+      highest: the largest value that each of its numbers takes in the study.
+      per_unit: whether the optimiser is to count steps per unit.
+    """
+
+    groups: units.Units
+    initializer: Any
+    key: jax.Array
+    highest: Mapping[str, float] = {}
+    per_unit: bool = False
+
+
+class Plugin(NamedTuple):
+    """One entry of the table of methods: its numbers, and the slots that it fills.
+
+    Builders get the plugin's numbers, which may be traced, and its choices as keyword
+    arguments ``own``. Slots that hold one thing are ``optimizer``, ``objective``,
+    ``on_task``, those named in ``claims``, and every option of the network. What the
+    slots of the learner are given and return, `loplax.supervised.Problem` says.
+
+    Attributes:
+      label: what figures call it.
+      colour: its colour, the same in every figure.
+      numbers: its numbers with their defaults; every one can be swept.
+      choices: its settings that are no numbers to sweep, with their defaults.
+      sets: numbers of the optimiser among its own, which replace the optimiser's.
+      claims: slots of which a method has one.
+      options: options of the network that it learns with.
+      optimizer: ``(setting, **numbers) -> transformation``; numbers include
+        ``learning_rate``, which may be a schedule.
+      gradient: ``(setting, **own) -> transformation`` before the optimiser.
+      wrap: ``(inner, setting, **own) -> transformation`` around the optimiser.
+      last: whether it wraps all others.
+      per_unit: ``choices -> bool``, whether the optimiser counts steps per unit.
+      rate_last: whether the learning rate comes after what it wraps; then it wraps the
+        optimiser before all others.
+      around: ``(network, shape, **own) -> network`` for inputs of a shape.
+      stream: ``(stream, **own) -> stream``.
+      objective: ``(**own) -> Problem.objective``.
+      penalty: ``(**own) -> `` one of ``Problem.penalties``.
+      extra_args: ``(**own) -> Problem.extra_args``.
+      keeper: ``(**own) -> `` one of ``Problem.keepers``.
+      evaluated: ``(**own) -> Problem.evaluated``, beside what learns.
+      on_task: ``(network, tx, head) -> Problem.on_task``.
+      draws_output: whether it cannot begin with output weights of 0.
+      compared: whether it is among all methods, when these are compared.
+    """
+
+    label: str
+    colour: str
+    numbers: Mapping[str, float] = {}
+    choices: Mapping[str, Any] = {}
+    sets: tuple[str, ...] = ()
+    claims: tuple[str, ...] = ()
+    options: Mapping[str, Any] = {}
+    optimizer: Callable | None = None
+    gradient: Callable | None = None
+    wrap: Callable | None = None
+    last: bool = False
+    per_unit: Callable[[Mapping[str, Any]], bool] = lambda choices: False
+    rate_last: bool = False
+    around: Callable | None = None
+    stream: Callable | None = None
+    objective: Callable | None = None
+    penalty: Callable | None = None
+    extra_args: Callable | None = None
+    keeper: Callable | None = None
+    evaluated: Callable | None = None
+    on_task: Callable | None = None
+    draws_output: bool = False
+    compared: bool = True

@@ -1,0 +1,121 @@
+"""Plugins that start units or weights anew while the network learns."""
+
+import math
+
+from experiments.methods.plugin import Plugin
+from loplax import optim
+from loplax.optim import checks
+
+
+def _replacing(make):
+    """A builder from a transformation of units, with a key and an initialiser."""
+
+    def wrap(inner, setting, **own):
+        fixed = {"initializer": setting.initializer, "key": setting.key}
+        return make(inner, setting.groups, **fixed, **own)
+
+    return wrap
+
+
+def _cbp(inner, setting, **own):
+    largest = max((group.size for group in setting.groups), default=1)
+    most = max(1, math.ceil(setting.highest["replacement_rate"] * largest))
+    make = _replacing(optim.continual_backprop)
+    return make(inner, setting, max_replacements=most, **own)
+
+
+def _weight_resets(inner, setting, **own):
+    fixed = {"initializer": setting.initializer, "key": setting.key}
+    return optim.selective_weight_reinitialization(inner, **fixed, **own)
+
+
+def _hare_tortoise(inner, setting, *, decay_rate, period):
+    checks.in_range("decay_rate", decay_rate, 0, 1)
+    # As the authors' supervised code; a schedule must not start again.
+    return optim.hare_tortoise(
+        inner, momentum=decay_rate, period=period, reset_inner=False
+    )
+
+
+# What starts units or weights anew stands alone, around all else.
+_ONE = {"claims": ("replacement",), "last": True}
+_PER_UNIT = {**_ONE, "per_unit": lambda choices: choices.get("reset_inner", True)}
+
+REPLACING = {
+    # Dohare et al. 2024; the rate is that of their regression problem.
+    "cbp": Plugin(
+        "continual backprop",
+        "#0072B2",
+        {"replacement_rate": 1e-4, "maturity_threshold": 100, "decay_rate": 0.99},
+        {
+            "utility": "adaptable_contribution",
+            # How replacements add up: over the eligible units, over all once one is
+            # eligible, or not at all but at random.
+            "budget": "eligible",
+            "reset_inner": True,  # whether the optimiser's moments start anew too
+        },
+        wrap=_cbp,
+        **_PER_UNIT,
+    ),
+    # McCutcheon 2026: its best values.
+    "ccbp": Plugin(
+        "CCBP",
+        "#56B4E9",
+        {
+            "replacement_rate": 0.015,  # most that a unit is pulled back at once
+            "sharpness": 16.0,  # of the sigmoid of the utility
+            "threshold": 1.0,  # utility, in layer means, below which the pull is full
+            "decay_rate": 0.99,
+            "period": 1000,
+        },
+        wrap=_replacing(optim.ccbp),
+        **_PER_UNIT,
+    ),
+    # Sokar et al. 2023; the decay is for batches of one example.
+    "redo": Plugin(
+        "ReDo",
+        "#CC79A7",
+        {"threshold": 0.1, "period": 1000, "decay_rate": 0.99},
+        {"reset_inner": True},
+        wrap=_replacing(optim.redo),
+        **_PER_UNIT,
+    ),
+    # Liu et al. 2025: 0.01 to 0.25.
+    "regrama": Plugin(
+        "ReGraMa",
+        "#7b4173",
+        {"threshold": 0.01, "period": 1000, "decay_rate": 0.99},
+        wrap=_replacing(optim.regrama),
+        **_PER_UNIT,
+    ),
+    # Farias & Jozefiak 2025, whose first threshold of 16 is for large batches.
+    "self_normalized_resets": Plugin(
+        "self-normalised resets",
+        "#ce6dbd",
+        {"rejection_threshold": 0.05, "initial_threshold": 1000, "period": 1000},
+        wrap=_replacing(optim.self_normalized_resets),
+        **_PER_UNIT,
+    ),
+    # Hernandez-Garcia et al. 2025: a fraction of each tensor's weights.
+    "weight_resets": Plugin(
+        "weight resets",
+        "#393b79",
+        {"factor": 1e-3, "period": 1000},
+        {
+            "utility": "gradient",  # gradient, magnitude or random
+            "pruning": "proportional",  # proportional or threshold
+            "decay_rate": 0.0,  # of averaged utilities; 0: those of the step
+        },
+        wrap=_weight_resets,
+        **_ONE,
+    ),
+    # Lee et al. 2024; the decay is the tortoise's momentum. What learns, and is
+    # measured, is the hare.
+    "hare_tortoise": Plugin(
+        "hare and tortoise",
+        "#8ca252",
+        {"decay_rate": 0.999, "period": 1000},
+        wrap=_hare_tortoise,
+        **_ONE,
+    ),
+}
