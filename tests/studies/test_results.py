@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import xarray
 from hypothesis import given
 from hypothesis import strategies as st
 
