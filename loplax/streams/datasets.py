@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import tqdm
 
+from loplax import locks
 from loplax.streams import makers
 
 NAMES = ("digits", *makers.MAKERS)
@@ -66,7 +67,8 @@ def load(
 
     Raises:
       ValueError: for an unknown name; if the data cannot be found or read, or is not
-        what its makers publish. Nothing is left half prepared.
+        what its makers publish; if another process is preparing it. Nothing is left
+        half prepared.
 
     Example:
       >>> data = load("digits")
@@ -111,18 +113,24 @@ def _digits() -> Dataset:
 def _prepare(name: str, data_dir: pathlib.Path, download: bool) -> pathlib.Path:
     """Prepares the data set and returns the prepared folder."""
     maker, places = makers.MAKERS[name], makers.find(name, data_dir)
-    if places and maker.files:
-        makers.prepare(name, places, data_dir)
-        return data_dir / maker.prepared
-    if not (download and _has_tensorflow()):
+    published = bool(places and maker.files)
+    if not published and not (download and _has_tensorflow()):
         raise ValueError(f"{name} is not in {data_dir}.\n{_ways(name, data_dir)}")
-    try:
-        return _prepare_officially(maker, data_dir, (*places, data_dir / name)[0])
-    except Exception as error:  # what it raises has no narrower class in common
-        raise ValueError(
-            f"tensorflow-datasets cannot prepare {name}: {error}\n"
-            f"{_ways(name, data_dir)}"
-        ) from error
+    data_dir.mkdir(parents=True, exist_ok=True)
+    folder = data_dir / maker.prepared
+    with locks.held(data_dir / f".{name}.lock", f"{name} in {data_dir}"):
+        if folder.exists():  # another process has prepared it meanwhile
+            return folder
+        if published:
+            makers.prepare(name, places, data_dir)
+            return folder
+        try:
+            return _prepare_officially(maker, data_dir, (*places, data_dir / name)[0])
+        except Exception as error:  # what it raises has no narrower class in common
+            raise ValueError(
+                f"tensorflow-datasets cannot prepare {name}: {error}\n"
+                f"{_ways(name, data_dir)}"
+            ) from error
 
 
 def _has_tensorflow() -> bool:

@@ -243,7 +243,8 @@ def _together(
     config = asked["config"] if asked else about[-1].study["config"]
     dataset.attrs["config"] = json.dumps(config, sort_keys=True)
     order = {seed: place for place, seed in enumerate(sorted(seeds))}
-    cells = {(name, seed): (names.index(name), order[seed]) for name, seed in best}
+    places = {name: place for place, name in enumerate(names)}
+    cells = {(name, seed): (places[name], order[seed]) for name, seed in best}
     fill(dataset, found, best, cells)
     return dataset
 

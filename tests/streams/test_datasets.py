@@ -13,6 +13,7 @@ import types
 import numpy as np
 import pytest
 
+from loplax import locks
 from loplax.streams import datasets, makers
 
 RAW = ("mnist", "fashion_mnist", "cifar10", "cifar100")
@@ -312,6 +313,20 @@ def test_default_folders(tmp_path, published, monkeypatch):
     (tmp_path / "tensorflow_datasets").rename(tmp_path / "elsewhere")
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "elsewhere"))
     assert_equal(datasets.load("mnist"), data)
+
+
+def test_one_process_prepares_a_data_set(tmp_path, published):
+    """Another is told who does; afterwards it finds all prepared."""
+    arrays, files = published("cifar10")
+    put(tmp_path / "cifar-10-batches-bin", files)
+    with (
+        locks.held(tmp_path / ".cifar10.lock", "cifar10"),
+        pytest.raises(ValueError, match="cifar10 in .* is in use by process"),
+    ):
+        datasets.load("cifar10", tmp_path)
+    assert not (tmp_path / "cifar10").exists()
+    assert_holds(datasets.load("cifar10", tmp_path), arrays)
+    assert not (tmp_path / ".cifar10.lock").exists()
 
 
 def test_imagenet32_is_tested_on_its_validation_split(tmp_path, published, monkeypatch):

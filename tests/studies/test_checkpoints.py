@@ -1,7 +1,4 @@
-"""Checkpoints: what is read is what was saved, whatever happens to the files."""
-
-import pathlib
-import shutil
+"""States on disk: what is read is what was saved, whatever happens to the files."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -10,117 +7,103 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from loplax.studies import checkpoints
+from loplax.studies import checkpoints, pieces
+
+ABOUT = pieces.About("bp", {"net": "mlp"}, {}, ["old"], 10.0, {"config": {}})
 
 
-def example(segment):
-    rng = np.random.default_rng(segment)
-    leaves = {
-        "['a/b'].c": rng.normal(size=[3, 50]).astype(np.float32),
-        "['key']": rng.integers(0, 2**32, [3, 2], np.uint32),
-        "": np.asarray(jnp.arange(3, dtype=jnp.bfloat16)),
-        "none": np.zeros([3, 0], np.int32),
-        "flag": np.array([True, False, True]),
+def group(unit=3):
+    return pieces.Group(unit, ABOUT, {"rate": np.array([0.1, 1 / 3])}, np.arange(2))
+
+
+@pytest.fixture
+def study(tmp_path):
+    (tmp_path / "states").mkdir()
+    return tmp_path
+
+
+def leaves(number):
+    rng = np.random.default_rng(number)
+    return {
+        "['a/b'].c": rng.normal(size=[2, 50]).astype(np.float32),
+        "['key']": rng.integers(0, 2**32, [2, 2], np.uint32),
+        "": np.asarray(jnp.arange(2, dtype=jnp.bfloat16)),
+        "flag": np.array([True, False]),
+        "turned": np.arange(12.0).reshape(2, 2, 3).swapaxes(1, 2),
     }
-    return checkpoints.Checkpoint("bp", np.arange(3), segment, leaves)
 
 
 def equal(found, saved):
-    assert (found.method, found.segment) == (saved.method, saved.segment)
-    np.testing.assert_array_equal(found.runs, saved.runs)
-    assert list(found.leaves) == list(saved.leaves)
-    for name, leaf in saved.leaves.items():
-        assert found.leaves[name].dtype == leaf.dtype
-        np.testing.assert_array_equal(found.leaves[name], leaf)
+    assert list(found) == list(saved)
+    for name, leaf in saved.items():
+        assert found[name].dtype == leaf.dtype
+        np.testing.assert_array_equal(found[name], leaf)
 
 
-def test_the_last_two_are_kept_newest_first(tmp_path):
-    assert list(checkpoints.read(tmp_path / "checkpoints")) == []
-    for segment in range(1, 12):
-        checkpoints.save(tmp_path / "checkpoints", example(segment))
-    found = list(checkpoints.read(tmp_path / "checkpoints"))
-    assert [checkpoint.segment for checkpoint in found] == [11, 10]
-    for checkpoint in found:
-        equal(checkpoint, example(checkpoint.segment))
+def test_the_last_two_of_each_unit_are_kept(study):
+    for number in range(4, 40, 4):
+        for unit in (3, 12):
+            checkpoints.save(study, group(unit), number, leaves(number))
+    names = [path.name for path in checkpoints.of_units(study)]
+    assert names == [f"{u:06d}-{n:08d}.npz" for u in (3, 12) for n in (32, 36)]
+    path = checkpoints.of_unit(study, 12)[-1]
+    found = checkpoints.check(path)
+    assert (found.group.unit, found.bin) == (12, 36)
+    assert found.group.about == ABOUT and found.group.runs() == group(12).runs()
+    assert found.leaves["['key']"] == ("uint32", (2,))
+    equal(checkpoints.load(path), leaves(36))
 
 
 ARRAYS = hnp.arrays(
     st.sampled_from(["float32", "float64", "int8", "uint32", "bool"]),
-    hnp.array_shapes(min_dims=1, max_dims=3, min_side=0, max_side=4),
+    hnp.array_shapes(min_dims=1, max_dims=3, min_side=1, max_side=4),
 )
 
 
 @settings(max_examples=20, deadline=None)
 @given(st.dictionaries(st.text(max_size=5), ARRAYS, max_size=3))
-def test_any_state_comes_back_bit_for_bit(tmp_path_factory, leaves):
-    folder = tmp_path_factory.mktemp("any")
-    saved = checkpoints.Checkpoint("bp", np.array([1]), 2, leaves)
-    checkpoints.save(folder, saved)
-    equal(next(checkpoints.read(folder)), saved)
+def test_any_state_comes_back_bit_for_bit(tmp_path_factory, state):
+    study = tmp_path_factory.mktemp("any")
+    (study / "states").mkdir()
+    checkpoints.save(study, group(), 2, state)
+    equal(checkpoints.load(checkpoints.of_unit(study, 3)[0]), state)
 
 
-def flip(path):
-    data = path.read_bytes() or b"?"
-    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+def test_no_changed_byte_goes_unnoticed(study):
+    """It is told, or was of no meaning."""
+    checkpoints.save(study, group(), 2, leaves(0))
+    (path,) = checkpoints.of_units(study)
+    whole, told = path.read_bytes(), 0
+    for place in range(0, len(whole), 13):
+        data = bytearray(whole)
+        data[place] ^= 1
+        path.write_bytes(data)
+        try:
+            equal(checkpoints.load(path), leaves(0))
+        except ValueError as error:
+            assert "is damaged" in str(error)
+            told += 1
+    assert told > len(whole) / 13 / 2
 
 
-def truncate(path):
-    path.write_bytes(path.read_bytes()[:-1] or b"?")
+@pytest.mark.parametrize("length", [0, 1, 100, -1])
+def test_half_a_file_is_damaged(study, length):
+    checkpoints.save(study, group(), 2, leaves(0))
+    (path,) = checkpoints.of_units(study)
+    path.write_bytes(path.read_bytes()[:length])
+    for read in (checkpoints.check, checkpoints.load):
+        with pytest.raises(ValueError, match="is damaged"):
+            read(path)
 
 
-@pytest.mark.parametrize("damage", [flip, truncate, pathlib.Path.unlink])
-def test_the_one_before_is_read_whichever_file_is_damaged(tmp_path, damage):
-    """Each file of the newest checkpoint in turn."""
-    for segment in (1, 2):
-        checkpoints.save(tmp_path, example(segment))
-    files = [path for path in (tmp_path / "2").rglob("*") if path.is_file()]
-    for path in files:
-        whole = path.read_bytes()
-        damage(path)
-        with pytest.warns(UserWarning, match="checkpoint .*2 is damaged"):
-            equal(next(checkpoints.read(tmp_path)), example(1))
-        path.write_bytes(whole)
-    equal(next(checkpoints.read(tmp_path)), example(2))
+def test_a_failed_save_leaves_the_earlier_ones(study, monkeypatch):
+    checkpoints.save(study, group(), 2, leaves(0))
 
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
 
-@pytest.mark.parametrize("damage", [flip, truncate])
-def test_a_damaged_description_is_not_believed(tmp_path, damage):
-    for segment in (1, 2):
-        checkpoints.save(tmp_path, example(segment))
-    damage(tmp_path / "2.json")
-    with pytest.warns(UserWarning, match="checkpoint .*2 is damaged"):
-        equal(next(checkpoints.read(tmp_path)), example(1))
-
-
-def test_a_save_that_was_broken_off_is_no_checkpoint(tmp_path):
-    """It is left out without a word, and the next save clears it away."""
-    for segment in (1, 2):
-        checkpoints.save(tmp_path, example(segment))
-    (tmp_path / "2.json").unlink()
-    (tmp_path / "3.orbax-checkpoint-tmp").mkdir()
-    equal(next(checkpoints.read(tmp_path)), example(1))
-    checkpoints.save(tmp_path, example(3))
-    names = sorted(path.name for path in tmp_path.iterdir())
-    assert names == ["1", "1.json", "2", "2.json"]
-    equal(next(checkpoints.read(tmp_path)), example(3))
-
-
-def test_a_failed_save_leaves_the_earlier_ones(tmp_path, monkeypatch):
-    checkpoints.save(tmp_path, example(1))
-
-    def full(path, *_, **__):
-        (path.parent / f"{path.name}.orbax-checkpoint-tmp").mkdir()
-        raise ValueError("RESOURCE_EXHAUSTED: no space left on device")
-
-    monkeypatch.setattr(checkpoints.ocp, "save", full)
-    with pytest.raises(OSError, match="could not save .*no space left"):
-        checkpoints.save(tmp_path, example(2))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "1.json"]
-    equal(next(checkpoints.read(tmp_path)), example(1))
-
-
-def test_what_does_not_fit_is_refused_early(tmp_path, monkeypatch):
-    usage = shutil.disk_usage(tmp_path)._replace(free=100)
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
-    with pytest.raises(OSError, match="no space left: it takes .* 100 are free"):
-        checkpoints.save(tmp_path, example(1))
+    monkeypatch.setattr(np, "savez", full)
+    with pytest.raises(OSError, match="No space left .*left as it was"):
+        checkpoints.save(study, group(), 4, leaves(1))
+    (path,) = checkpoints.of_units(study)
+    equal(checkpoints.load(path), leaves(0))
