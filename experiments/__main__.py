@@ -60,23 +60,44 @@ def _list(arguments) -> None:
 
 def _outcome(workdirs: list[str]):
     """The results of several directories together, an arm's name after its own."""
-    import xarray
-
     from experiments.launch import outcome
     from loplax.studies import results
 
-    datasets, problems = [], set()
-    for workdir in workdirs:
-        dataset = results.load(workdir)
-        problems.add(json.loads(dataset.attrs["config"])["problem"])
-        names = [f"{arm} ({workdir})" for arm in dataset["arm"].values]
-        datasets.append(dataset.assign_coords(arm=names) if workdirs[1:] else dataset)
+    datasets = {workdir: results.load(workdir) for workdir in workdirs}
+    problems = {json.loads(d.attrs["config"])["problem"] for d in datasets.values()}
     if len(problems) > 1:
         raise ValueError(f"these are different problems: {sorted(problems)}")
-    together = xarray.concat(
-        datasets, "arm", join="outer", data_vars="all", combine_attrs="override"
+    together = next(iter(datasets.values()))
+    return outcome.Outcome(
+        _together(datasets) if len(datasets) > 1 else together, problems.pop()
     )
-    return outcome.Outcome(together, problems.pop())
+
+
+def _together(datasets):
+    """Results of several directories, NaN where one does not have what others have."""
+    import numpy as np
+    import xarray
+
+    numbers = {
+        str(n) for d in datasets.values() for n in d.coords if d[n].dims == ("arm",)
+    }
+    numbers -= {"arm", "method"}
+    steps = max((d["step"] for d in datasets.values()), key=len)
+    renamed = []
+    for workdir, dataset in datasets.items():
+        if not np.array_equal(dataset["step"], steps[: dataset.sizes["bin"]]):
+            raise ValueError(
+                f"the bins of {workdir} are not as long as those of others"
+            )
+        nowhere = ("arm", np.full(dataset.sizes["arm"], np.nan))
+        coords = dict.fromkeys(numbers - set(dataset.coords), nowhere)
+        coords["arm"] = [f"{arm} ({workdir})" for arm in dataset["arm"].values]
+        renamed.append(dataset.drop_vars("step").assign_coords(coords))
+    found = xarray.concat(
+        renamed, "arm", join="outer", data_vars="all", combine_attrs="override"
+    ).assign_coords(step=steps)
+    counts = {"diverged": bool, "bins_done": int, "bins_sound": int}
+    return found.assign({n: found[n].fillna(0).astype(of) for n, of in counts.items()})
 
 
 def _compare(arguments) -> None:

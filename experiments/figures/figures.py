@@ -191,7 +191,7 @@ def _comparison(dataset, shown: Figure, own, lines):
     better = {"higher_is_better": shown.higher_is_better}
     plots.against(beside, coarse, shown.metric, own, order, **better)
     first = next(iter(own.values())).label.replace("\n", " ")
-    beside.set_title(f"minus {first} (right: better)", fontsize=9)
+    beside.set_title(f"minus {first}; %: seeds with which it is better", fontsize=9)
     return figure
 
 

@@ -59,18 +59,17 @@ def diagnostics(dataset: xarray.Dataset, main: str) -> dict[str, str]:
       main: the main metric.
 
     Returns:
-      For the name of each its title; of metrics with the same values only the first,
-      such as dead units of the only layer and of all layers.
+      For the name of each its title. A metric without any value is left out, and so
+      is the only layer, which has the values of all layers.
     """
-    layers = [str(name) for name in dataset if name.startswith("dead_")]
+    layers = sorted(
+        (str(name) for name in dataset if name.startswith("dead_")),
+        key=lambda name: (len(name), name),  # layer 2 comes before layer 10
+    )
+    if len(layers) == 1 and "dead" in dataset:
+        layers = []
     names = [n for n in (*DIAGNOSTICS, *layers) if n in dataset and n != main]
-    found = {}
-    for name in names:
-        values = dataset[name].values
-        known = (dataset[other].values for other in found)
-        if not any(np.array_equal(values, x, equal_nan=True) for x in known):
-            found[name] = metric(name)
-    return found
+    return {name: metric(name) for name in names if dataset[name].notnull().any()}
 
 
 def head(

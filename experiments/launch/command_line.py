@@ -8,6 +8,8 @@ import sys
 from absl import flags
 from ml_collections import config_flags
 
+from loplax.optim import checks
+
 
 @contextlib.contextmanager
 def clear_errors():
@@ -30,31 +32,28 @@ def presets(argv: list[str], folder: pathlib.Path) -> tuple[list[str], str]:
       folder: that of the experiment; its ``config.py`` has the ``PRESETS``.
 
     Returns:
-      The arguments without ``--preset``, with a whole ``--config`` where one was given,
-      and the name of the preset: the first of them all if none is asked for.
+      The arguments, with one ``--config`` in place of all of these; and the name of the
+      preset: the first of them all if none is asked for.
     """
-    file, left, preset = str(folder / "config.py"), [], ""
-    arguments = iter(argv)
+    own = file = str(folder / "config.py")
+    preset, left, arguments = None, [], iter(argv)
     for argument in arguments:
         name, equals, value = argument.partition("=")
-        if (
-            name.lstrip("-") == "preset"
-            and name.startswith("-")
-            or name in ("--config", "-config")
-            and ".py" not in value
-        ):
-            preset = value if equals else next(arguments, "")
-        elif name in ("--config", "-config"):
-            path, _, preset = value.partition(":")
+        if name.lstrip("-") not in ("preset", "config") or not name.startswith("-"):
             left.append(argument)
+            continue
+        value = value if equals else next(arguments, "")
+        if name.endswith("config") and ".py" in value:
+            file, colon, chosen = value.partition(":")
+            preset = chosen if colon else preset
         else:
-            left.append(argument)
+            preset = value
     with clear_errors():
-        known = _configs(folder).PRESETS
-    preset = preset or next(iter(known))
-    if not any(argument.startswith("--config=") for argument in left):
-        left.insert(0, f"--config={file}:{preset}")
-    return left, preset
+        known = tuple(_configs(folder).PRESETS)
+        if preset is not None and pathlib.Path(file).resolve() == pathlib.Path(own):
+            checks.one_of("preset", preset, known)
+    whole = file if preset is None else f"{file}:{preset}"
+    return [f"--config={whole}", *left], known[0] if preset is None else preset
 
 
 def _configs(folder: pathlib.Path):

@@ -1,5 +1,6 @@
 """The sections of a configuration that say what methods do, and what is swept."""
 
+import math
 import numbers
 from collections.abc import Iterator, Mapping
 
@@ -69,13 +70,13 @@ def swept(config: ml_collections.ConfigDict) -> dict[str, list[float]]:
       For example ``{"cbp.replacement_rate": [1e-4, 1e-3]}``.
 
     Raises:
-      ValueError: for a value that is no number.
+      ValueError: for a value that is no finite number.
     """
     found = dict(_flat(config.sweep))
     for address, values in found.items():
         for value in values:
-            if not isinstance(value, numbers.Real):
-                raise ValueError(f"{address} can take numbers only, got {value!r}.")
+            if not isinstance(value, numbers.Real) or not math.isfinite(value):
+                raise ValueError(f"{address} takes finite numbers only, got {value!r}.")
     return found
 
 

@@ -29,6 +29,9 @@ class Study(NamedTuple):
       bins: number of bins of a run.
       chunks: draws from the stream per bin.
       batch: examples in an item of the stream.
+      bins_per_chunk: bins of a draw, where a bin is shorter than one; see
+        `supervised.segment`.
+      test_starts: whether tests also take place when a task begins.
       measures: as in ``Problem``.
       data: arrays that all runs share.
       numbers: those of the stream that can be swept, by address in the configuration.
@@ -56,6 +59,8 @@ class Study(NamedTuple):
     bins: int
     chunks: int
     batch: int = 1
+    bins_per_chunk: int = 1
+    test_starts: bool = False
     measures: Mapping[str, Callable] = {}
     data: Any = ()
     numbers: Mapping[str, float] = {}
@@ -77,7 +82,8 @@ class Study(NamedTuple):
     @property
     def steps_per_bin(self) -> int:
         """Examples that a run learns from in a bin."""
-        return self.chunks * self.stream(self.data, self.numbers).chunk * self.batch
+        items = self.chunks * self.stream(self.data, self.numbers).chunk
+        return whole("items", items, "bins_per_chunk", self.bins_per_chunk) * self.batch
 
     @property
     def segments(self) -> tuple[int, int]:
@@ -109,6 +115,7 @@ class Study(NamedTuple):
             build,
             bins=self.segments[1],
             chunks=self.chunks,
+            bins_per_chunk=self.bins_per_chunk,
             unroll=config.unroll or (2 if jax.default_backend() == "cpu" else 1),
             fresh=self.fresh,
         )
@@ -209,6 +216,7 @@ def problem(study: Study, config, name: str) -> Build:
             forward=study.forward if network is plain else None,
             features=study.features if given else None,
             on_task=_on_task(study, made, network, tx),
+            test_starts=study.test_starts,
             observe=observe,
             **composing.slots(made, hparams),
         )

@@ -11,7 +11,8 @@ from experiments.methods import composing, table
 from experiments.slowly_changing_regression import plot
 from loplax.studies import plots, results, statistics
 
-NAMES = ("loss", "dead", "dead_1", "dead_2", "stable_rank", "loss_first", "loss_fresh")
+LAYERS = ("dead_10", "dead_1", "dead_2")
+NAMES = ("loss", "dead", *LAYERS, "stable_rank", "loss_first", "loss_fresh")
 SHOWN = figures.Figure(
     "loss",
     "squared error",
@@ -21,7 +22,7 @@ SHOWN = figures.Figure(
 
 
 def study(methods=("bp", "cbp"), swept=None, seeds=5, bins=4, subsets=(), there=None):
-    """Results of some arms; ``dead`` is that of the one layer, ``dead_1``."""
+    """Results of some arms."""
     kinds = {name: (np.dtype("float32"), False) for name in NAMES}
     if subsets:
         kinds["test_loss"] = (np.dtype("float32"), True)
@@ -30,7 +31,6 @@ def study(methods=("bp", "cbp"), swept=None, seeds=5, bins=4, subsets=(), there=
     rng = np.random.default_rng(0)
     for arm in range(len(methods)):
         values = {name: rng.uniform(size=(seeds, bins)) + arm for name in NAMES}
-        values["dead_1"] = values["dead"]
         if subsets:
             values["test_loss"] = rng.uniform(size=(seeds, bins, len(subsets)))
         values = {name: value[:, :there] for name, value in values.items()}
@@ -70,20 +70,20 @@ def test_all_figures_are_written(drawn, tmp_path):
     assert paths == [str(tmp_path / f"{name}.png") for name in names]
     for name in names:
         assert (tmp_path / f"{name}.png").read_bytes()[:4] == b"\x89PNG"
-    assert drawn.keys() == {"loss", "dead", "dead_2", "stable_rank", "gap", "test_loss"}
+    assert drawn.keys() == {"loss", "dead", *LAYERS, "stable_rank", "gap", "test_loss"}
     gap = (dataset["loss_first"] - dataset["loss_fresh"]).sel(arm=drawn["gap"]["arm"])
     np.testing.assert_array_equal(drawn["gap"], gap.isel(seed=[1, 3]))
 
 
-def test_no_panel_is_there_twice():
-    """Not the main metric, nor a layer that has the values of all layers."""
+def test_no_panel_is_there_twice_or_empty():
+    """Not the main metric, nor the only layer beside all layers, nor what never is."""
     dataset = study()
     titles = words.diagnostics(dataset, "loss")
-    assert list(titles) == ["dead", "stable_rank", "dead_2"]
+    assert list(titles) == ["dead", "stable_rank", "dead_1", "dead_2", "dead_10"]
     assert "stable_rank" not in words.diagnostics(dataset, "stable_rank")
-    dataset["dead_2"][:] = np.nan  # as is every metric of which nothing is there yet
     dataset["stable_rank"][:] = np.nan
-    assert list(words.diagnostics(dataset, "loss")) == ["dead", "stable_rank"]
+    one = dataset.drop_vars(["dead_2", "dead_10"])
+    assert list(words.diagnostics(one, "loss")) == ["dead"]
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import jax
 import pytest
 
 from experiments.ant import config as ant
-from experiments.launch import launching, program
+from experiments.launch import devices, program
 
 NAME = "slowly_changing_regression"
 
@@ -16,13 +16,13 @@ NAME = "slowly_changing_regression"
 def message(monkeypatch):
     """``(workdir, config) -> text``, the error with which the program ends."""
 
-    def message(workdir, config, overwrite=False, experiment=NAME):
-        values = {"WORKDIR": workdir, "OVERWRITE": overwrite, "DATA_DIR": None}
-        for name, value in values.items():
+    def message(workdir, config, overwrite=False, experiment=NAME, write=()):
+        values = {"WORKDIR": workdir, "OVERWRITE": overwrite, "WRITE": write}
+        for name, value in {"DATA_DIR": None, **values}.items():
             monkeypatch.setattr(program, name, types.SimpleNamespace(value=value))
-        monkeypatch.setattr(launching, "devices", lambda platform: jax.devices()[:1])
+        monkeypatch.setattr(devices, "devices", lambda platform: jax.devices()[:1])
         with pytest.raises(SystemExit) as caught:
-            program._run(["run"], config, experiment)
+            program._run(["run"], config, experiment, "smoke")
         return caught.value.code
 
     return message
@@ -35,11 +35,11 @@ def assert_one_line(text, *words):
         assert word in text
 
 
-def test_another_config_is_refused_by_name(finished, small, message):
-    folder, files = finished
-    text = message(folder, small(learning_rate=0.5, stream__beta=0.6))
-    assert_one_line(text, "learning_rate", "0.01", "0.5", "beta", "0.6")
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == files
+def test_another_config_is_refused_by_name(finished, small, files, message):
+    folder, before = finished
+    text = message(folder, small(stream__flip="one", hidden=(3,)))
+    assert_one_line(text, "stream.flip", "one", "hidden", "[3]")
+    assert files(folder) == before
 
 
 def test_a_workdir_that_is_a_file_is_refused(small, message, tmp_path):
@@ -49,10 +49,12 @@ def test_a_workdir_that_is_a_file_is_refused(small, message, tmp_path):
     assert (tmp_path / "notes").read_text() == "precious"
 
 
-def test_a_folder_of_other_files_is_not_overwritten(small, message, tmp_path):
-    (tmp_path / "thesis.tex").write_text("precious")
-    assert_one_line(message(tmp_path, small(), overwrite=True), "not")
-    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+def test_results_of_somebody_else_are_not_overwritten(small, message, tmp_path):
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "thesis.tex").write_text("precious")
+    assert_one_line(message(tmp_path, small(), overwrite=True), "results", "not")
+    (path,) = (tmp_path / "results").iterdir()
+    assert path.read_text() == "precious"
 
 
 def test_a_workdir_without_permission_is_refused(small, message, tmp_path):
@@ -70,6 +72,16 @@ def test_a_workdir_without_permission_is_refused(small, message, tmp_path):
 def test_bad_input_ends_the_program_with_one_line(small, message, tmp_path):
     for config in (small(bin=0), small(seeds=0), small(activation="rely")):
         assert_one_line(message(tmp_path / "study", config))
+    assert not (tmp_path / "study").exists()
+
+
+def test_bad_writers_end_the_program_with_one_line(
+    small, message, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    text = message(tmp_path / "study", small(), write=["csv", "tensorboard"])
+    assert_one_line(text, 'pip install "loplax[tensorboard]"')
+    assert_one_line(message(tmp_path / "study", small(), write=["csw"]), "'csv'")
     assert not (tmp_path / "study").exists()
 
 

@@ -1,107 +1,205 @@
-"""What the programs of all experiments share: the sweep of a configuration."""
+"""A study from a call: what runs, what is changed, and what is refused."""
 
 import shutil
 
-import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+import xarray
 
-from experiments.launch import launching
+import experiments
+from experiments.launch import problems, running
 from loplax.studies import results
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 NAME = "slowly_changing_regression"
+# In both an arm for each rate; the other number is that of one method.
+RATES = {"learning_rate": [0.01, 0.001]}
+SWEEP = RATES | {"l2_init.strength": np.array([0.0, 0.1])}
+
+
+def run(methods="linear", told=(), **changes):
+    """A study of a second, in memory if nothing else is said."""
+    sizes = {"seeds": 2, "examples": 80, "bin": 20, "unroll": 1}
+    sizes |= {"stream.period": 10, "progress": False, "observe": ()}
+    return experiments.run(
+        NAME, "smoke", methods=methods, on_segment=told, **(sizes | changes)
+    )
+
+
+# What runs.
 
 
 def test_results_are_those_of_the_sweep(finished):
     """Each method with its own numbers, in every setting that it uses."""
     found = results.load(finished[0])
-    sizes = {"method": 2, "setting": 2, "seed": 2, "bin": 4}
-    assert dict(found["loss"].sizes) == sizes
-    assert list(found["learning_rate"].values) == [0.01, 0.001]
+    assert dict(found["loss"].sizes) == {"arm": 4, "seed": 2, "bin": 4}
+    assert list(found["method"].values) == ["bp", "bp", "linear", "linear"]
+    assert list(found["learning_rate"].values) == [0.01, 0.001] * 2
     assert list(found["step"].values) == [20, 40, 60, 80]
     assert not found["diverged"].any()
     assert np.isfinite(found["loss"]).all()
-    assert np.isnan(found["dead"].sel({"method": "linear"})).all()
+    linear = found["arm"].str.startswith("linear")
+    assert np.isnan(found["dead"].sel(arm=linear)).all()
     losses = found["loss"].values.reshape(8, 4)
     assert np.unique(losses, axis=0).shape == losses.shape
 
 
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory, quick_compile):
+    """A folder with a study of two methods and two swept numbers, and its results."""
+    folder = tmp_path_factory.mktemp("swept") / "study"
+    return folder, run("linear,l2_init", sweep=SWEEP, workdir=folder)
+
+
+def test_a_number_gives_arms_to_the_methods_that_use_it(swept):
+    found = swept[1].dataset
+    assert list(found["method"].values) == ["linear"] * 2 + ["l2_init"] * 4
+    strength = found["l2_init.strength"].values
+    np.testing.assert_array_equal(strength, [np.nan] * 2 + [0, 0, 0.1, 0.1])
+    assert len(set(found["arm"].values)) == 6
+
+
+def test_order_changes_no_numbers(swept):
+    """That of methods, of swept numbers and of their values."""
+    sweep = {name: SWEEP[name][::-1] for name in reversed(SWEEP)}
+    found = run(["l2_init", "linear"], sweep=sweep).dataset
+    expected = swept[1].dataset
+    assert list(found["arm"].values) != list(expected["arm"].values)
+    xarray.testing.assert_identical(found.sel(arm=expected["arm"]), expected)
+
+
+def test_a_finished_study_is_not_computed_again(swept, files):
+    folder, expected = swept
+    before, told = files(folder), []
+    found = run("linear,l2_init", told.append, sweep=SWEEP, workdir=folder)
+    assert not told and files(folder) == before
+    xarray.testing.assert_identical(found.dataset, expected.dataset)
+
+
+def test_a_study_grows(swept, tmp_path):
+    """Only what is new is computed: a seed with two rates, and three with another."""
+    folder = shutil.copytree(swept[0], tmp_path / "study")
+    told, rates = [], {"learning_rate": [0.1, 0.001, 0.01]}
+    found = run(told=[told.append], sweep=rates, seeds=3, workdir=folder).dataset
+    runs = {each.unit: (each.method, each.runs) for each in told}
+    assert [name for name, _ in runs.values()] == ["linear"] * len(runs)
+    assert sum(number for _, number in runs.values()) == 2 + 3
+    expected = swept[1].dataset["loss"][:2]
+    both = found["loss"].sel(arm=expected["arm"], seed=[0, 1])
+    np.testing.assert_array_equal(both, expected)
+
+
+def test_hooks_are_told_the_means():
+    told = []
+    found = run(told=[told.append]).dataset
+    assert [each.method for each in told] == ["linear"] * 4
+    assert [each.step for each in told] == [20, 40, 60, 80]
+    losses = [each.metrics["loss"] for each in told]
+    np.testing.assert_allclose(losses, found["loss"][0].mean("seed"), rtol=1e-5)
+
+
 def test_overwriting_starts_another_study(finished, small, launched, tmp_path):
     copy = shutil.copytree(finished[0], tmp_path / "study")
-    config = small(methods=("linear",), seeds=1, optimizer="adam", stream__flip="one")
+    config = small(methods=("linear",), seeds=1, stream__flip="one")
+    with pytest.raises(ValueError, match="holds another study.*flip"):
+        launched(copy, NAME, config)
     found = launched(copy, NAME, config, overwrite=True)
-    assert dict(found["loss"].sizes) == {"method": 1, "setting": 1, "seed": 1, "bin": 4}
+    assert dict(found["loss"].sizes) == {"arm": 1, "seed": 1, "bin": 4}
     assert not found["diverged"].any() and np.isfinite(found["loss"]).all()
 
 
 def test_how_a_study_runs_is_no_part_of_what_it_computes(small):
-    how = {"max_runs": 5, "runs_per_block": 2, "unroll": 3, "checkpoint_seconds": 1.0}
-    fields = launching.scientific(small(platform="cpu", **how))
-    assert fields == launching.scientific(small())
-    one_word = small(methods=("bp,linear",), observe=("weights,features",))
-    assert fields == launching.scientific(one_word)
-    assert fields != launching.scientific(small(stream__beta=0.6))
+    study = problems.part(NAME, "study").make(small())
+    fixed = lambda **new: running.fixed(small(**new), study)
+    how = {"runs_per_block": 2, "unroll": 3, "checkpoint_seconds": 1.0}
+    assert fixed(platform="cpu", keep_states=True, **how) == fixed()
+    of_runs = {"seeds": 7, "methods": ("bp,cbp",), "examples": 40, "optimizer": "adam"}
+    assert fixed(cbp__decay_rate=0.5, learning_rate=1.0, **of_runs) == fixed()
+    assert fixed(sweep__learning_rate=(0.5,), stream__beta=0.6) == fixed()
+    assert fixed(observe=("weights,features",)) == fixed()
+    for other in ({"stream__flip": "one"}, {"seed": 1}, {"hidden": (3,)}):
+        assert fixed(**other) != fixed()
 
 
-def test_table_has_first_and_last_bin(finished):
-    dataset = results.load(finished[0])
-    lines = launching.table(dataset, "loss").splitlines()
-    assert "first 20 examples" in lines[0] and "last 20" in lines[0]
-    assert "learning_rate" in lines[0]
-    assert [line.split()[0] for line in lines[1:]] == ["bp", "bp", "linear", "linear"]
-    means = dataset["loss"].mean("seed").stack(row=["method", "setting"])
-    for line, (first, last) in zip(lines[1:], means[[0, -1]].values.T, strict=True):
-        assert f"{first:.3f} [" in line and f"{last:.3f} [" in line
+# What is changed.
 
 
-@pytest.mark.filterwarnings("error")
-def test_table_of_what_has_no_value_yet(finished):
-    """One line a method and setting, also where a run diverges in between."""
-    dataset = results.load(finished[0])
-    dataset["late"] = dataset["loss"].where(dataset["bin"] > 0)
-    dataset["bins_sound"].values[0, 0, 0], dataset["diverged"].values[0, 0, 0] = 2, True
-    lines = launching.table(dataset, "late").splitlines()
-    assert len(lines) == 5
-    assert all(" - " in line for line in lines[1:])
-    assert "nan" not in "".join(lines)
-    assert lines[1].split()[2] == "1" and lines[2].split()[2] == "0"
+def changed(**changes):
+    config = problems.part(NAME, "config").get_config("smoke")
+    running.change(config, changes)
+    return config
 
 
-def test_table_of_one_bin(finished):
-    dataset = results.load(finished[0]).isel(bin=[0], setting=[0])
-    lines = launching.table(dataset.drop_vars("learning_rate"), "loss").splitlines()
-    assert len(lines) == 3
-    assert "first 20 examples" in lines[0] and "last" not in lines[0]
+def test_settings_are_changed_by_address_and_nested():
+    found = changed(stream={"period": 500, "beta": 0.5}, **{"cbp.decay_rate": 0.25})
+    assert (found.stream.period, found.stream.beta) == (500, 0.5)
+    assert (found.cbp.decay_rate, found.stream.inputs) == (0.25, 20)
 
 
-def test_table_of_several_bins_at_a_time(finished):
-    dataset = results.load(finished[0])
-    lines = launching.table(dataset, "loss", every=2).splitlines()
-    assert "first 40 examples" in lines[0] and "last 40" in lines[0]
-    for bins in (slice(0, 2), slice(2, 4)):
-        mean = dataset["loss"][0, 0, :, bins].mean().item()
-        assert f"{mean:.3f} [" in lines[1]
+@pytest.mark.parametrize("of", [np.float32, np.float64, jnp.float32, np.asarray])
+def test_numbers_of_numpy_and_jax_are_numbers(of):
+    assert changed(learning_rate=of(0.5)).learning_rate == 0.5
+    assert changed(hidden=np.array([4, 3])).hidden == (4, 3)
+    assert changed(seeds=np.int64(7)).seeds == 7
 
 
-def test_unknown_platforms_are_refused():
-    with pytest.raises(ValueError, match="platform.*'gpx'"):
-        launching.devices("gpx")
+def test_presets_and_methods_have_defaults(monkeypatch):
+    asked = []
+    keep = lambda *given, **how: asked.append((given, how))
+    monkeypatch.setattr(running, "launch", keep)
+    for methods in ((), "", "cbp,bp", ("cbp", "bp"), ["cbp,bp"]):
+        experiments.run(NAME, methods=methods, sweep={"learning_rate": 0.5})
+    usual = problems.part(NAME, "config").get_config("paper")
+    for (problem, config, workdir), how in asked:
+        assert (problem, workdir, how["preset"]) == (NAME, None, "paper")
+        assert config.seeds == 100 and config.sweep.learning_rate == (0.5,)
+    methods = [given[1].methods for given, _ in asked]
+    assert methods == [usual.methods] * 2 + [("cbp", "bp")] * 3
 
 
-def test_the_compiler_takes_its_options():
-    options = launching.compiler_options(jax.devices("cpu")[0])
-    assert jax.jit(lambda x: x + 1, compiler_options=options)(1.0) == 2.0
+UNKNOWN = [
+    ({"lerning_rate": 1.0}, "setting 'lerning_rate'; did you mean 'learning_rate'"),
+    ({"stream": {"perod": 1}}, "'stream.perod'; did you mean 'stream.period'"),
+    ({"cbp.decay": 1.0}, "'cbp.decay'; did you mean 'cbp.decay_rate'"),
+    ({"cbp": 3}, "setting 'cbp'"),
+    ({"sweep": {"cbp.replacment_rate": [1]}}, "mean 'sweep.cbp.replacement_rate'"),
+    ({"sweep": {"learning_rate": ["fast"]}}, "learning_rate.*'fast'"),
+    ({"seeds": 2.5}, "'seeds' must be such as 3, got 2.5"),
+    ({"bin": "20"}, "'bin' must be such as 2000, got '20'"),
+    ({"hidden": 4}, r"'hidden' must be such as \(5,\), got 4"),
+    ({"seeds": True}, "seeds"),
+    ({"learning_rate": None}, "learning_rate"),
+    ({"methods": "bp,cpb"}, "methods.*'cpb'; did you mean 'cbp'"),
+    ({"methods": "bp+cpb"}, "methods.*'cpb'; did you mean 'cbp'"),
+    ({"methods": "cbp+redo"}, "cbp and redo both claim replacement"),
+    ({"methods": "ema"}, "ema is tested, and this problem tests nothing"),
+]
 
 
-RATES = (-1.0, 2.0, float("nan"), float("inf"))
+@pytest.mark.parametrize(("changes", "match"), UNKNOWN, ids=lambda x: str(x)[:50])
+def test_mistypes_are_answered_with_the_nearest_name(changes, match, tmp_path):
+    with pytest.raises(ValueError, match=match):
+        run(workdir=tmp_path / "study", **changes)
+    assert not (tmp_path / "study").exists()
+
+
+def test_unknown_problems_and_presets_are_refused():
+    with pytest.raises(ValueError, match=f"problem.*did you mean '{NAME}'"):
+        experiments.run("slowly_changing_regresion")
+    with pytest.raises(ValueError, match="preset.*'smok'; did you mean 'smoke'"):
+        experiments.run(NAME, "smok")
+    with pytest.raises(AttributeError, match="no attribute 'rum'"):
+        _ = experiments.rum
+
+
+RATE_OF_CBP = (-1.0, 2.0, float("nan"), float("inf"))
 BAD = [
     ({"methods": ("bp", "cpb")}, "did you mean 'cbp'"),
     ({"methods": ()}, "methods"),
     ({"methods": ("bp", "bp")}, "differ"),
     ({"methods": (3,)}, "methods.*'3'"),
     ({"optimizer": "sdg"}, "optimizer.*did you mean 'sgd'"),
-    ({"optimizer": "upgd"}, "optimizer.*'upgd'"),
     ({"observe": ("wieghts",)}, "observe.*'wieghts'"),
     ({"learning_rate": -0.1}, "learning_rate.*-0.1"),
     ({"learning_rate": float("nan")}, "learning_rate.*nan"),
@@ -110,13 +208,22 @@ BAD = [
     ({"sweep__learning_rate": (0.1, -1)}, "learning_rate.*-1"),
     ({"sweep__learning_rate": (0.1, 0.1)}, "learning_rate.*repeated"),
     ({"sweep__learning_rate": ("fast",)}, "fast"),
-    ({"sweep__replacement_rate": (0.1,)}, "replacement_rate"),  # of no method here
-    ({"methods": ("plasticity_injection",), "sweep__injection_step": ("a",)}, "'a'"),
+    ({"sweep__cbp__replacement_rate": (0.1,)}, "cbp.replacement_rate"),  # of none here
+    ({"sweep__stream__beta": (0.5, float("inf"))}, "beta.*inf"),
     (
-        {"methods": ("plasticity_injection",), "sweep__injection_step": (1.5,)},
+        {
+            "methods": ("plasticity_injection",),
+            "sweep__plasticity_injection__injection_step": (1.5,),
+        },
         "step.*1.5",
     ),
-    ({"methods": ("input_normalization",), "sweep__decay_rate": (2,)}, "decay_rate.*2"),
+    (
+        {
+            "methods": ("input_normalization",),
+            "sweep__input_normalization__decay_rate": (2,),
+        },
+        "decay_rate.*2",
+    ),
     (
         {"methods": ("hare_tortoise",), "hare_tortoise__decay_rate": 2.0},
         "decay_rate.*2",
@@ -124,35 +231,31 @@ BAD = [
     ({"methods": ("redo",), "redo__period": 0}, "period"),
     ({"methods": ("l2",), "l2__weight_decay": -1.0}, "weight_decay"),
     ({"optimizer": "adam", "adam__b1": 1.0}, "b1"),
-    ({"optimizer": "adam", "sweep__b2": (1.5,)}, "b2"),
+    ({"optimizer": "adam", "sweep__adam__b2": (1.5,)}, "b2"),
     ({"optimizer": "momentum", "momentum__momentum": 1.0}, "momentum"),
     ({"methods": ("cbp",), "cbp__utility": "contribition"}, "mean 'contribution'"),
     ({"methods": ("cbp",), "cbp__budget": "al"}, "budget.*'all'"),
     ({"methods": ("cbp",), "cbp__maturity_threshold": -1}, "maturity_threshold.*-1"),
-    ({"methods": ("cbp",), "cbp__decay_rate": 1.0}, "decay_rate"),
     *(
-        ({"methods": ("cbp",), "cbp__replacement_rate": rate}, "replacement_rate")
-        for rate in RATES
+        ({"methods": ("cbp",), f"{of}cbp__replacement_rate": rate}, "replacement_rate")
+        for bad in RATE_OF_CBP
+        for of, rate in (("", bad), ("sweep__", (bad,)))
     ),
-    *(
-        ({"methods": ("cbp",), "sweep__replacement_rate": (rate,)}, "replacement_rate")
-        for rate in RATES
-    ),
-    ({"methods": ("cbp",), "sweep__replacement_rate": ("a",)}, "'a'"),
     ({"seeds": 0}, "seeds.*0"),
     ({"seed": -1}, "seed.*-1"),
     ({"seed": 2**70}, "seed"),
     ({"unroll": -1}, "unroll"),
     ({"runs_per_block": -1}, "runs_per_block"),
-    ({"max_runs": -1}, "max_runs"),
     ({"checkpoint_seconds": float("nan")}, "checkpoint_seconds"),
+    ({"platform": "gpx"}, "platform.*'gpx'"),
 ]
 
 
 @pytest.mark.parametrize(("changes", "match"), BAD, ids=lambda x: str(x)[:50])
 def test_bad_input_is_refused_before_anything_is_written(
-    changes, match, small, launched, tmp_path
+    changes, match, small, tmp_path
 ):
+    config = small(**changes)
     with pytest.raises(ValueError, match=match):
-        launched(tmp_path / "study", NAME, small(**changes))
+        running.launch(NAME, config, tmp_path / "study", preset="smoke", progress=False)
     assert not (tmp_path / "study").exists()

@@ -1,5 +1,7 @@
 """The sections of a configuration that say what methods do, and what is swept."""
 
+import math
+
 import numpy as np
 import pytest
 
@@ -41,12 +43,14 @@ def test_numbers_that_a_section_adds_can_be_swept_too(toy):
     assert config.sweep.stream.to_dict() == {"beta": (), "noise": ()}
 
 
-@pytest.mark.parametrize("value", ["fast", None, (0.1,)])
+@pytest.mark.parametrize("value", ["fast", None, (0.1,), math.inf, math.nan])
 def test_values_that_are_no_numbers_are_refused(toy, value):
     config = toy.configured()
     config.sweep.cbp.decay_rate = (0.5, value)
     for read in (settings.swept, lambda c: composing.method(c, "bp")):
-        with pytest.raises(ValueError, match=r"cbp\.decay_rate can take numbers only"):
+        with pytest.raises(
+            ValueError, match=r"cbp\.decay_rate takes finite numbers only"
+        ):
             read(config)
 
 
