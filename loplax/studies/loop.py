@@ -148,21 +148,37 @@ def _advance(
         if study.folder and (due or done == study.target.bins):
             job = _save(study, job, program, state, done)
             written = time.monotonic()
-        for tell in watch.on_segment:
-            means = watching.means(metrics, job.runs.about.subsets)
-            step = done * study.target.steps_per_bin
-            method = job.runs.about.method
-            tell(watching.Progress(method, step, means, job.unit, count))
-        if now - begun > _LONG and not warned:
-            warned = True
-            warnings.warn(
-                f"a segment of {job.runs.about.method} takes {now - begun:.0f} s, and "
-                "to stop and save takes as long: use shorter segments, or fewer "
-                "runs_per_block",
-                stacklevel=2,
-            )
+        _tell(study, job, done, metrics, watch)
+        warned = warned or _warn(job, now - begun)
         if stopping and done < study.target.bins:
             _stop(study, watch)
+
+
+def _tell(
+    study: Study,
+    job: planning.Job,
+    done: int,
+    metrics: Mapping[str, np.ndarray],
+    watch: Watch,
+) -> None:
+    """Tells the user's functions of a segment."""
+    about = job.runs.about
+    step = done * study.target.steps_per_bin
+    for tell in watch.on_segment:
+        means = watching.means(metrics, about.subsets)
+        tell(watching.Progress(about.method, step, means, job.unit, job.ids.size))
+
+
+def _warn(job: planning.Job, seconds: float) -> bool:
+    """Warns of segments that take too long, and returns whether it did."""
+    if seconds <= _LONG:
+        return False
+    warnings.warn(
+        f"a segment of {job.runs.about.method} takes {seconds:.0f} s, and to stop and "
+        "save takes as long: use shorter segments, or fewer runs_per_block",
+        stacklevel=3,
+    )
+    return True
 
 
 def _save(

@@ -263,14 +263,22 @@ def chains(
             parts[run, group.unit].append((name, row))
     best: dict[Run, Chain] = {}
     for (run, unit), rows in sorted(parts.items(), key=lambda item: item[0][1]):
-        reach, spans = 0, []
-        for name, row in rows:
-            if pieces[name].first <= reach < pieces[name].last:
-                spans.append((name, row, reach))
-                reach = pieces[name].last
-        if run not in best or reach > best[run].reach:
-            best[run] = Chain(unit, reach, spans)
+        chain = _chain(pieces, unit, rows)
+        if run not in best or chain.reach > best[run].reach:
+            best[run] = chain
     return best
+
+
+def _chain(
+    pieces: Mapping[str, Piece], unit: int, rows: Sequence[tuple[str, int]]
+) -> Chain:
+    """The spans of a run in the pieces of a unit, up to the first gap."""
+    reach, spans = 0, []
+    for name, row in rows:
+        if pieces[name].first <= reach < pieces[name].last:
+            spans.append((name, row, reach))
+            reach = pieces[name].last
+    return Chain(unit, reach, spans)
 
 
 def spans(

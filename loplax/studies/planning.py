@@ -83,8 +83,7 @@ def _first_free(study: pathlib.Path | None) -> int:
 def rows_for(asked: asking.Asked, name: str, number: int) -> int:
     """How many runs of a method the program computes that computes so many."""
     rows = asked.rows.get(name, 0)
-    resumed_only = number > rows or not rows
-    return runs.layout(number, *asked.grouping) if resumed_only and number else rows
+    return rows if number <= rows else runs.layout(number, *asked.grouping)
 
 
 def _reach(best: Mapping[pieces.Run, pieces.Chain], run: pieces.Run) -> int:

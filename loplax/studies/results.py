@@ -34,14 +34,13 @@ def arm(method: str, swept: Mapping[str, float]) -> str:
       >>> arm("cbp", {"learning_rate": 0.1, "cbp.replacement_rate": 1e-4})
       'cbp cbp.replacement_rate=0.0001 learning_rate=0.1'
     """
-    short = {name: f"{swept[name]:g}" for name in sorted(swept)}
-    return " ".join(
-        [method]
-        + [
-            f"{name}={text if float(text) == swept[name] else repr(swept[name])}"
-            for name, text in short.items()
-        ]
-    )
+    return " ".join([method, *(f"{n}={_short(swept[n])}" for n in sorted(swept))])
+
+
+def _short(value: float) -> str:
+    """A number in few digits, if these are all it has."""
+    text = f"{value:g}"
+    return text if float(text) == value else repr(value)
 
 
 def empty(

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from loplax.studies import pieces
+from loplax.studies import forms, pieces
 
-# It runs once, so that compiling it well takes longer than it saves.
+# Of what runs once: to compile it well takes longer than it saves.
 _QUICK = {"xla_backend_optimization_level": 0}
 
 
@@ -135,8 +135,8 @@ def trace(
     def segment(data, args):
         before = restore(args[0])
         after, metrics = learner.segment(before, restore_data(data))
-        _check_state(runs.about.method, state, after)
-        _check_metrics(runs.about.method, metrics, subsets)
+        forms.check_state(runs.about.method, state, after)
+        forms.check_metrics(runs.about.method, metrics, subsets)
         return _strong((_without_empty(after)[0], metrics))
 
     def traced(function, donated, *args):
@@ -215,54 +215,12 @@ def _strong(tree: Any) -> Any:
     """Without weak types, which a second call would lose and be compiled again."""
     return jax.tree.map(
         lambda leaf: (
-            leaf if _is_key(leaf) else jax.lax.convert_element_type(leaf, leaf.dtype)
+            leaf
+            if forms.is_key(leaf)
+            else jax.lax.convert_element_type(leaf, leaf.dtype)
         ),
         tree,
     )
-
-
-def _is_key(leaf: Any) -> bool:
-    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-
-def _check_state(name: str, before: Any, after: Any) -> None:
-    """Refuses a learner whose state changes form."""
-    old, new = (
-        {
-            jax.tree_util.keystr(path): (jnp.result_type(leaf), jnp.shape(leaf))
-            for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-        }
-        for tree in (before, after)
-    )
-    for leaf in [leaf for leaf in old | new if old.get(leaf) != new.get(leaf)]:
-        raise ValueError(
-            f"the segment of method {name!r} turns state{leaf} from {old.get(leaf)} "
-            f"into {new.get(leaf)}; it must keep type and shape"
-        )
-    if jax.tree.structure(before) != jax.tree.structure(after):
-        raise ValueError(f"the segment of method {name!r} changes how its state nests")
-
-
-def _check_metrics(name: str, metrics: Any, subsets: Sequence[str]) -> None:
-    """Refuses metrics that are not real numbers, [bins] or [bins, subsets]."""
-    shapes = {metric: jnp.shape(values) for metric, values in metrics.items()}
-    bins = {shape[:1] for shape in shapes.values()}
-    allowed = {(), (len(subsets),)} if subsets else {()}
-    if (
-        len(bins) != 1
-        or bins & {(), (0,)}
-        or {s[1:] for s in shapes.values()} - allowed
-    ):
-        raise ValueError(
-            f"metrics of method {name!r} must all have one shape [bins], or [bins, "
-            f"{len(subsets)}] for its {len(subsets)} subsets, not {shapes}"
-        )
-    for metric, values in metrics.items():
-        if jnp.issubdtype(values.dtype, jnp.complexfloating) or _is_key(values):
-            raise ValueError(
-                f"metric {metric!r} of method {name!r} has type {values.dtype}; it "
-                "must be a real number"
-            )
 
 
 def compiled(program: Program, options: Mapping[str, Any]) -> Program:
@@ -275,7 +233,9 @@ def compiled(program: Program, options: Mapping[str, Any]) -> Program:
     Returns:
       The program.
     """
-    init = program.init.lower().compile(compiler_options={**options, **_QUICK})
+    platform = program.sharding.mesh.devices.flat[0].platform
+    quick = {**options, **(_QUICK if platform == "cpu" else {})}
+    init = program.init.lower().compile(compiler_options=quick)
     segment = program.segment.lower().compile(compiler_options=dict(options))
     return program._replace(init=init, segment=segment)
 
@@ -314,7 +274,9 @@ def to_host(
 ) -> dict[str, np.ndarray]:
     """The first ``count`` rows of every leaf of a state, by name, on the host."""
     return {
-        name: np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)[:count]
+        name: np.asarray(jax.random.key_data(leaf) if forms.is_key(leaf) else leaf)[
+            :count
+        ]
         for name, leaf in zip(program.state, state, strict=True)
     }
 
@@ -325,7 +287,8 @@ def mismatch(
     """How leaves (type and shape) differ from the program's state; empty if not."""
     plain = jax.eval_shape(
         lambda state: jax.tree.map(
-            lambda leaf: jax.random.key_data(leaf) if _is_key(leaf) else leaf, state
+            lambda leaf: jax.random.key_data(leaf) if forms.is_key(leaf) else leaf,
+            state,
         ),
         program.state,
     )
@@ -344,7 +307,7 @@ def to_devices(program: Program, leaves: Mapping[str, np.ndarray]) -> list[jax.A
     for name, shape in program.state.items():
         rows = np.arange(program.rows) % len(leaves[name])
         array = jax.device_put(leaves[name][rows], program.sharding)
-        if _is_key(shape):
+        if forms.is_key(shape):
             kind = jax.random.key_impl(jnp.empty([0], shape.dtype))
             array = jax.random.wrap_key_data(array, impl=kind)
         placed.append(array)
