@@ -114,9 +114,10 @@ def _robot(config) -> tuple[skeletons.Skeleton, float]:
 def _train(study, learner, numbers, key):
     """A run's state at its end; a progress bar on stderr shows how far it is."""
     options = devices.compiler_options(jax.devices()[0])
-    segment = jax.jit(learner.segment, compiler_options=options)
     hparams = {name: jnp.asarray(value, float) for name, value in numbers.items()}
     state = jax.jit(learner.init)(key, hparams, ())
+    # Once, though the first state may have weaker types than the others.
+    segment = jax.jit(learner.segment).lower(state, ()).compile(options)
     number, bins = study.segments
     steps = bins * study.steps_per_bin
     with tqdm.tqdm(total=number * steps, unit="step", unit_scale=True) as bar:

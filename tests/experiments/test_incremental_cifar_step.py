@@ -213,7 +213,7 @@ def configured(reading):
 def begun(quick_compile):
     """A run of the study before its first step, with backprop."""
     config, made = configured("reference")
-    learner, numbers = made.method(config, "bp")
+    learner, numbers, *_ = made.method(config, "bp")
     return jax.jit(learner.init)(jax.random.key(0), numbers, made.data)
 
 

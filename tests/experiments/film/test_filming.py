@@ -14,6 +14,7 @@ from PIL import Image
 
 from experiments.film import filming, skeletons
 from experiments.studies import locomotion
+from loplax import envs
 
 QUARTER = np.sqrt([0.5, 0, 0.5, 0])  # turn about y: z becomes x, x becomes -z
 ROOT = pathlib.Path(__file__).parents[3]
@@ -141,8 +142,11 @@ def test_other_shapes_are_refused():
         skeletons.skeleton(model(geom_type=[0, 2, 5]))
 
 
-def test_an_agent_is_trained_and_filmed(tmp_path, quick_compile):
+def test_an_agent_is_trained_and_filmed(tmp_path, quick_compile, monkeypatch):
     pytest.importorskip("brax")
+    env, params = envs.make("inverted_pendulum", backend="spring")
+    short = env, params.replace(max_steps_in_episode=20)  # were it never to fall
+    monkeypatch.setattr(envs, "make", lambda *_, **__: short)
     config = locomotion.get_config("smoke", "inverted_pendulum")
     with config.unlocked():
         config.hidden, config.learning_rate = (4,), 0.1
