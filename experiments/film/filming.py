@@ -23,7 +23,7 @@ from absl import app, flags
 
 from experiments.film import skeletons
 from experiments.launch import command_line, devices
-from loplax.studies import results
+from loplax.studies import files
 
 FRAME = 0.04  # seconds from one frame to the next, or as close as the steps allow
 
@@ -91,8 +91,12 @@ def film(config, method: str, workdir, seconds: float = 5.0) -> tuple[Episode, E
     shown = skeletons.film(
         robot, after.positions[show], after.rotations[show], every * step
     )
-    results.replace(workdir / "film.gif", skeletons.gif(shown))
-    results.replace(workdir / "strip.png", skeletons.strip(shown))
+    for name, drawn in {
+        "film.gif": skeletons.gif,
+        "strip.png": skeletons.strip,
+    }.items():
+        image = drawn(shown)
+        files.write(workdir / name, lambda file, image=image: file.write(image))
     return after, before
 
 

@@ -96,6 +96,7 @@ NETWORKS = {
         "mean of weights",
         "#bcbd22",
         {"decay_rate": 0.999},
+        compared=False,  # it needs something to be tested on
         keeper=_ema,
         evaluated=lambda decay_rate: {"ema": lambda state: tuple(state.memory["ema"])},
     ),

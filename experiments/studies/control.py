@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from gymnax.environments import spaces
 
-from experiments.methods import composing, settings
+from experiments.methods import building, composing, settings
 from experiments.studies import defaults, learning
 from loplax import envs, nets, ppo, units
 from loplax.envs import brax
@@ -196,7 +196,7 @@ def problem(study: Study, config, name: str) -> ppo.Build:
     def build(hparams, key, data) -> ppo.Problem:
         del data
         key_tx, key_tasks = jax.random.split(key)
-        tx = composing.transformation(
+        tx = building.transformation(
             made,
             hparams,
             key_tx,

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from experiments.methods import composing, settings
+from experiments.methods import building, composing, settings
 from loplax import nets, streams, supervised, units
 from loplax.optim import checks, paths
 from loplax.studies import sweep
@@ -189,7 +189,7 @@ def problem(study: Study, config, name: str) -> Build:
     if study.batch_norm:
         restart = functools.partial(nets.restart_statistics, maintained)
         plain = plain._replace(restart=restart)
-    network = composing.network(made, plain, made.values, shape)
+    network = building.network(made, plain, made.values, shape)
     given = study.features is not None and network is plain
     observed = maintained if given else _units(network, inputs)
     if _params(network) != _params(plain):
@@ -197,7 +197,7 @@ def problem(study: Study, config, name: str) -> Build:
     initializers = _initializers(study, plain)
 
     def build(hparams, key, data) -> Problem:
-        tx = composing.transformation(
+        tx = building.transformation(
             made,
             hparams,
             key,
@@ -205,9 +205,9 @@ def problem(study: Study, config, name: str) -> Build:
             initializer=initializers,
             schedule=study.schedule,
         )
-        network = composing.network(made, plain, hparams, shape)
+        network = building.network(made, plain, hparams, shape)
         learned = Problem(
-            stream=composing.stream(made, study.stream(data, hparams), hparams),
+            stream=building.stream(made, study.stream(data, hparams), hparams),
             network=network,
             loss=study.loss,
             tx=tx,
@@ -218,7 +218,7 @@ def problem(study: Study, config, name: str) -> Build:
             on_task=_on_task(study, made, network, tx),
             test_starts=study.test_starts,
             observe=observe,
-            **composing.slots(made, hparams),
+            **building.slots(made, hparams),
         )
         if study.early_stopping:
             stopping = tasks.early_stopping(learned)
@@ -261,7 +261,7 @@ def _example(study: Study) -> Any:
 
 def _on_task(study: Study, made: composing.Method, network: Network, tx):
     """What the method does at a new task, or else the problem."""
-    found = composing.on_task(made, network, tx, study.head)
+    found = building.on_task(made, network, tx, study.head)
     if found or not study.at_task:
         return found
     return tasks.reset_head(network, study.head, zero=study.at_task == "zero")

@@ -8,6 +8,7 @@ import pytest
 
 from experiments.launch import devices, running
 from loplax.streams import datasets
+from loplax.studies import runs
 
 jax.devices()  # else the first study in this process would make each core a device
 
@@ -27,18 +28,65 @@ def changed():
     return _changed
 
 
-def _launched(workdir, name, config, preset="smoke", overwrite=False):
+def _launched(workdir, name, config, **how):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(devices, "devices", lambda platform: jax.devices()[:1])
-        return running.launch(
-            name, config, workdir, preset=preset, overwrite=overwrite, progress=False
-        ).dataset
+        how = {"preset": "smoke", "progress": False} | how
+        return running.launch(name, config, workdir, **how).dataset
 
 
 @pytest.fixture(scope="session")
 def launched():
     """``(workdir, experiment, config) -> results``, on one device."""
     return _launched
+
+
+def _crashed(workdir, name, config, segments):
+    left = [segments]
+
+    def crash(progress):
+        left[0] -= 1
+        if not left[0]:
+            raise RuntimeError("crash")
+
+    with config.unlocked():
+        config.checkpoint_seconds = 0.0
+    with pytest.raises(RuntimeError, match="crash"):
+        _launched(workdir, name, config, on_segment=[crash])
+
+
+@pytest.fixture(scope="session")
+def crashed():
+    """``(workdir, experiment, config, segments)``: a study that ends after some."""
+    return _crashed
+
+
+@pytest.fixture(scope="module")
+def sharing(quick_compile):
+    """A module's studies share the program of a method and a number of runs."""
+    traced, compiled, trace, build = {}, {}, runs.trace, runs.compiled
+
+    def once(known, key, make):
+        if key not in known:
+            known[key] = make()
+        return known[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            runs,
+            "trace",
+            lambda each, rows, *how: once(
+                traced, (each.about.method, rows), lambda: trace(each, rows, *how)
+            ),
+        )
+        patch.setattr(
+            runs,
+            "compiled",
+            lambda program, options: once(
+                compiled, id(program), lambda: build(program, options)
+            ),
+        )
+        yield
 
 
 @pytest.fixture(scope="session")

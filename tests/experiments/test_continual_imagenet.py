@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 
 from experiments.continual_imagenet import config as configs
-from experiments.continual_imagenet import plot, study
-from experiments.figures import figures
-from experiments.launch import launching
+from experiments.continual_imagenet import study
+from experiments.launch import outcome
 from loplax.streams import datasets
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
@@ -89,9 +88,9 @@ def test_a_small_study_from_end_to_end(tiny, launched, tmp_path):
     # Of ten test images.
     tenths = 10 * found["test_accuracy"].values
     np.testing.assert_allclose(tenths, np.round(tenths), atol=1e-4)
-    shown = plot.FIGURE
-    assert "first 80 examples" in launching.table(found, shown.metric, shown.every)
-    for path in figures.draw(str(tmp_path), plot.FIGURE):
+    made = outcome.Outcome(found, NAME)
+    assert "first 80 examples" in made.table()
+    for path in made.save(tmp_path):
         assert pathlib.Path(path).stat().st_size
 
 

@@ -6,13 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import xarray
 
-from experiments.figures import figures
 from experiments.incremental_cifar import config as configs
 from experiments.incremental_cifar import plot, study
+from experiments.launch import outcome
 from experiments.studies import learning
 from loplax.streams import datasets
+from loplax.studies import results
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 NAME = "incremental_cifar"
@@ -102,7 +102,7 @@ def test_steps_end_with_their_best_weights_if_wanted(tiny):
     for early_stopping in (True, False):
         config = tiny(early_stopping=early_stopping)
         made = study.make(config)
-        values = {"learning_rate": 0.1, "momentum": 0.9, "weight_decay": 0.0}
+        values = made.method(config, "bp").hparams
         build = learning.problem(made, config, "bp")
         problem = build(values, jax.random.key(0), made.data)
         assert len(problem.keepers) == early_stopping
@@ -115,31 +115,23 @@ def test_a_small_study_from_end_to_end(tiny, launched, tmp_path):
     assert not found["diverged"].any()
     for name in ("accuracy", "test_accuracy", "loss", "test_loss"):
         assert np.isfinite(found[name]).all()
-    for path in figures.draw(str(tmp_path), plot.FIGURE):
+    for path in outcome.Outcome(found, NAME).save(tmp_path):
         assert pathlib.Path(path).stat().st_size
 
 
 def test_figures_show_the_ends_of_steps():
     """Beside a network that starts anew at each of them."""
-    accuracy = np.arange(12.0).reshape(2, 1, 1, 6)
-    dims = ("method", "setting", "seed", "bin")
-    results = xarray.Dataset(
-        {
-            "test_accuracy": (dims, accuracy),
-            "bins_sound": (dims[:3], np.full((2, 1, 1), 6)),
-        },
-        {
-            "method": ["bp", "full_reset"],
-            "bin": np.arange(6),
-            "step": ("bin", np.arange(6)),
-        },
-    )
+    kinds = {"test_accuracy": (np.dtype("float64"), False)}
+    methods = ["bp", "full_reset"]
+    dataset = results.empty(methods, {}, [0], np.arange(6.0), kinds)
+    accuracy = np.arange(12.0).reshape(2, 6)
+    results.record(dataset, (np.arange(2), [0, 0]), 0, {"test_accuracy": accuracy})
     config = {"classes": 6, "increment": 2}
-    found = plot.step_ends(results, config)
+    found = plot.step_ends(dataset, config)
     assert found["step"].values.tolist() == [2, 4, 6]
-    assert found["test_accuracy"][0, 0, 0].values.tolist() == [0, 2, 5]
-    assert found["relative"].values[:, 0, 0].tolist() == [[-6] * 3, [0] * 3]
-    assert "relative" not in plot.step_ends(results.isel(method=[0]), config)
+    assert found["test_accuracy"][0, 0].values.tolist() == [0, 2, 5]
+    assert found["relative"][:, 0].values.tolist() == [[-6] * 3, [0] * 3]
+    assert "relative" not in plot.step_ends(dataset.isel(arm=[0]), config)
 
 
 BAD = [

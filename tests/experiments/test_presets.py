@@ -1,26 +1,20 @@
 """The presets of all experiments: locked, new at each call, and ready to run."""
 
 import functools
-import importlib
 import json
 
 import jax
 import jax.numpy as jnp
 import pytest
 
+from experiments.launch import command_line, problems
 from experiments.studies import learning
 from loplax import envs
 
 pytestmark = pytest.mark.usefixtures("quick_compile", "black_images")
 BRAX = ("ant", "slippery_ant", "hopper", "walker")
-IMAGES = ("digits", "laptop", "paper", "smoke")
 PRESETS = {
-    "slowly_changing_regression": ("paper", "laptop", "smoke"),
-    "permuted_mnist": (*IMAGES, "width100"),
-    "continual_imagenet": IMAGES,
-    "incremental_cifar": IMAGES,
-    "nonstationary_control": ("laptop", "smoke"),
-    **dict.fromkeys(BRAX, ("laptop", "paper", "smoke")),
+    name: tuple(problems.part(name, "config").PRESETS) for name in problems.NAMES
 }
 # Traced to the end of a segment; one robot is enough.
 TRACED = {name: ("paper", "smoke") for name in PRESETS.keys() - BRAX} | {
@@ -30,7 +24,7 @@ make = functools.cache(envs.make)  # a robot's model takes a second to load
 
 
 def configs(name):
-    return importlib.import_module(f"experiments.{name}.config")
+    return problems.part(name, "config")
 
 
 presets = pytest.mark.parametrize(
@@ -47,7 +41,13 @@ def test_presets_are_locked_and_new_at_each_call(name, preset):
     config.seeds, config.cbp.decay_rate = 77, 0.5
     other = configs(name).get_config(preset)
     assert other.seeds != 77 and other.cbp.decay_rate != 0.5
-    assert preset in configs(name).__doc__
+    assert preset in configs(name).PRESETS
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_the_first_preset_is_the_default(name):
+    assert configs(name).get_config() == configs(name).get_config(PRESETS[name][0])
+    assert all(text[-1:] != "." for text in configs(name).PRESETS.values())
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -64,24 +64,27 @@ def test_presets_can_be_run_and_are_not_changed_by_it(name, preset, monkeypatch)
     monkeypatch.setattr(envs, "make", make)
     config = configs(name).get_config(preset)
     before = json.loads(config.to_json())
-    study = importlib.import_module(f"experiments.{name}.study").make(config)
+    study = problems.part(name, "study").make(config)
     number, bins = study.segments
     assert number * bins == study.bins
     methods = [study.method(config, method) for method in config.methods]
+    swept = {at for at, _ in command_line.flatten(config.sweep)}
+    assert all(method.hparams.keys() <= swept for method in methods)
     assert json.loads(config.to_json()) == before
     supervised = isinstance(study, learning.Study)
     # Where the output layer is zeroed there is no plasticity injection.
     if supervised and study.at_task != "zero":
-        items = study.bins * study.chunks * study.stream(study.data).chunk
+        chunk = study.stream(study.data, study.numbers).chunk
+        items = study.bins * study.chunks * chunk
         assert config.plasticity_injection.injection_step == items // 2
     if preset not in TRACED.get(name, ()):
         return
-    learner, numbers = methods[0]
+    learner, numbers, *_ = methods[0]
     hparams = {setting: jnp.float32(value) for setting, value in numbers.items()}
     state = jax.eval_shape(learner.init, jax.random.key(0), hparams, study.data)
     after, found = jax.eval_shape(learner.segment, state, study.data)
     assert jax.tree.map(jnp.shape, after) == jax.tree.map(jnp.shape, state)
-    shown = importlib.import_module(f"experiments.{name}.plot").FIGURE
+    shown = problems.part(name, "plot").FIGURE
     assert found[shown.metric].shape == (bins,)
     success = "accuracy" in shown.metric or shown.metric == "return"
     assert shown.higher_is_better == success

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.launch import launching
+from experiments.launch import devices
 from experiments.slowly_changing_regression import config as configs
 from experiments.slowly_changing_regression import study
 from experiments.studies import learning
@@ -71,7 +71,7 @@ def effect(changed):
     numbers = made.method(config, "cbp").hparams
 
     def run(key, rate):
-        hparams = numbers | {"replacement_rate": rate}
+        hparams = numbers | {"cbp.replacement_rate": rate}
         state = supervised.init(build, key, hparams)
         problem = build(hparams, state.key_tx, ())
 
@@ -84,8 +84,8 @@ def effect(changed):
         return jax.lax.scan(learn, state, None, 50)[1]
 
     keys = jnp.tile(jax.random.split(jax.random.key(0), 32), 2)
-    rates = jnp.repeat(jnp.array([0.0, numbers["replacement_rate"]]), 32)
-    options = launching.compiler_options(jax.devices()[0])
+    rates = jnp.repeat(jnp.array([0.0, numbers["cbp.replacement_rate"]]), 32)
+    options = devices.compiler_options(jax.devices()[0])
     losses = jax.jit(jax.vmap(run), compiler_options=options)(keys, rates)
     means = np.mean(np.asarray(losses).reshape(2, 32, 5, 10), axis=(1, 3))
     return dict(zip(("bp", "cbp"), means, strict=True))

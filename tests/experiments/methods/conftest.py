@@ -12,7 +12,7 @@ import numpy as np
 import optax
 import pytest
 
-from experiments.methods import composing, settings
+from experiments.methods import building, settings
 from loplax import nets, supervised, units
 
 KEY = jax.random.key(1)
@@ -58,7 +58,7 @@ def configured(optimizer="sgd", **changes):
 def transformation(made, hparams, **options):
     groups = INJECTED if "plasticity_injection" in made.plugins else GROUPS
     given = {"groups": groups, "initializer": INITIALIZER} | options
-    return composing.transformation(made, hparams, KEY, **given)
+    return building.transformation(made, hparams, KEY, **given)
 
 
 def program(tx, name):
@@ -98,7 +98,7 @@ class Step(NamedTuple):
 
 def start(made, hparams):
     """The beginning of learning, and ``(step, x) -> step``."""
-    network = composing.network(made, NETWORK, hparams, SHAPE)
+    network = building.network(made, NETWORK, hparams, SHAPE)
     tx = transformation(made, hparams)
     tapped = units.tap(network.apply, has_aux=True)
 

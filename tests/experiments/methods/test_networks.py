@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.methods import composing
+from experiments.methods import building, composing
 from experiments.methods.table import PLUGINS
 from loplax.nets import input_normalization
 
@@ -25,7 +25,7 @@ class State(NamedTuple):
 def around(toy, name, network=None):
     made = composing.method(toy.configured(), name)
     hparams = made.values | {"input_normalization.decay_rate": 0.9}
-    return composing.network(made, network or toy.NETWORK, hparams, toy.SHAPE)
+    return building.network(made, network or toy.NETWORK, hparams, toy.SHAPE)
 
 
 def test_inputs_are_normalised_before_the_network(toy):
@@ -75,7 +75,7 @@ def test_what_stands_around_the_network_composes(toy):
 def test_the_mean_of_weights_moves_with_every_step(toy):
     """It begins as the first weights, and is tested beside those that learn."""
     made = composing.method(toy.configured(), "ema")
-    filled = composing.slots(made, {"ema.decay_rate": 0.75})
+    filled = building.slots(made, {"ema.decay_rate": 0.75})
     (keeper,) = filled["keepers"]
     state = State(params={"w": jnp.array(1.0)}, stats=jnp.array(1.0), memory={})
     state = state._replace(memory={keeper.name: keeper.init(state)})
@@ -92,5 +92,5 @@ def test_most_plugins_do_nothing_at_a_new_task(toy):
     for name in PLUGINS:
         made = composing.method(toy.configured(), name)
         tx = toy.transformation(made, made.values)
-        found = composing.on_task(made, toy.NETWORK, tx, "v")
+        found = building.on_task(made, toy.NETWORK, tx, "v")
         assert (found is not None) == (name in acting)

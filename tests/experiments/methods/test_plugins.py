@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from experiments.methods import composing
+from experiments.methods import building, composing
 from experiments.methods.table import PLUGINS
 from loplax import nets, optim
 from loplax.optim import keys
@@ -243,9 +243,9 @@ def test_defaults_are_in_range(toy, optimizer):
     for name, plugin in PLUGINS.items():
         made = composing.method(config, name)
         toy.transformation(made, made.values)
-        composing.network(made, toy.NETWORK, made.values, toy.SHAPE)
-        composing.slots(made, made.values)
-        assert plugin.compared or plugin.optimizer
+        building.network(made, toy.NETWORK, made.values, toy.SHAPE)
+        building.slots(made, made.values)
+        assert plugin.compared or plugin.optimizer or plugin.evaluated
 
 
 TOO_HIGH = {
@@ -277,8 +277,8 @@ def test_bad_numbers_are_refused_by_name(toy, name):
             values = first(made) | {address: value}
             with pytest.raises(ValueError, match=rf"\b{number}\b"):
                 toy.transformation(made, values)
-                composing.network(made, toy.NETWORK, values, toy.SHAPE)
-                composing.slots(made, values)
+                building.network(made, toy.NETWORK, values, toy.SHAPE)
+                building.slots(made, values)
 
 
 def choosing(made, name, **choices):

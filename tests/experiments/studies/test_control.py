@@ -17,17 +17,22 @@ import numpy as np
 import pytest
 import xarray
 
-from experiments.launch import launching, program
-from experiments.methods import specs
+from experiments.launch import devices, program, running
+from experiments.methods.table import PLUGINS
 from experiments.nonstationary_control import config as configs
 from experiments.nonstationary_control import plot
 from experiments.studies import control
 from loplax import ppo
-from loplax.studies import checkpoints, results, runs
+from loplax.studies import checkpoints, results
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 NAME = "nonstationary_control"
-LEFT_OUT = ("head_reset", "full_reset", "plasticity_injection", "input_normalization")
+LEFT_OUT = [
+    name
+    for name, plugin in PLUGINS.items()
+    if any(getattr(plugin, slot) for slot in control.NOT_HERE)
+]
+METHODS = [name for name in PLUGINS if name not in LEFT_OUT]
 ENVS, STEPS = 2, 16
 TINY = {
     "environment": "CartPole-v1",
@@ -39,9 +44,10 @@ TINY = {
     "epochs": 1,
     "updates": 12,
     "bin": 2,
+    "runs_per_block": 4,
     "period": 80,  # 40 steps of each environment
     "cbp.maturity_threshold": 2,
-    "sweep.replacement_rate": (0.0, 0.1),
+    "sweep.cbp.replacement_rate": (0.0, 0.1),
 }
 
 
@@ -62,19 +68,28 @@ def tiny(changed):
 
 
 def test_the_numbers_are_those_of_ppo_and_of_the_method(tiny):
+    """Each at its address; of those that are not the agent's, for each plugin."""
     config = tiny(gamma=0.5, cbp__b2=0.75, adam__b1=0.25)
     study = control.make(config)
-    numbers = lambda name: study.method(config, name).hparams
-    adam = {"learning_rate": 3e-3, "b1": 0.25, "b2": 0.999, "weight_decay": 0.0}
     agent = {"gae_lambda": 0.95, "clip": 0.2, "value_weight": 1, "entropy_weight": 0}
-    assert numbers("bp") == agent | adam | {"gamma": 0.5}
-    tuned = numbers("bp") | {"b1": 0.99, "b2": 0.99}
-    assert numbers("tuned_adam") == tuned
-    assert numbers("l2") == tuned | {"weight_decay": 1e-3}
+    agent |= {"gamma": 0.5, "learning_rate": 3e-3}
+
+    def numbers(name):
+        found = study.method(config, name).hparams
+        assert {at: found.pop(at) for at in agent} == agent
+        return found
+
+    named = lambda name, **own: {f"{name}.{number}": own[number] for number in own}
+    assert numbers("bp") == named("adam", b1=0.25, b2=0.999, weight_decay=0.0)
+    tuned = {"b1": 0.99, "b2": 0.99}
+    expected = named("tuned_adam", weight_decay=0.0, **tuned)
+    assert numbers("tuned_adam") == expected
+    assert numbers("l2") == named("l2", weight_decay=1e-3, **tuned)
     own = {"replacement_rate": 1e-4, "maturity_threshold": 2, "decay_rate": 0.99}
-    assert numbers("cbp") == tuned | own | {"b2": 0.75, "weight_decay": 1e-4}
+    own |= {"b1": 0.99, "b2": 0.75, "weight_decay": 1e-4}
+    assert numbers("cbp") == named("cbp", **own)
     own = {"threshold": 0.1, "period": 100, "decay_rate": 0.0, "weight_decay": 1e-4}
-    assert numbers("redo") == tuned | own
+    assert numbers("redo") == named("redo", **own, **tuned)
 
 
 CHANGED = {
@@ -84,12 +99,12 @@ CHANGED = {
     "value_weight": 0.1,
     "entropy_weight": 0.5,
     "learning_rate": 0.01,
-    "b1": 0.5,
-    "b2": 0.5,
-    "weight_decay": 0.5,
-    "replacement_rate": 0.25,
-    "maturity_threshold": 6,
-    "decay_rate": 0.1,
+    "cbp.b1": 0.5,
+    "cbp.b2": 0.5,
+    "cbp.weight_decay": 0.5,
+    "cbp.replacement_rate": 0.25,
+    "cbp.maturity_threshold": 6,
+    "cbp.decay_rate": 0.1,
 }
 
 
@@ -135,11 +150,11 @@ def test_every_number_is_used_and_may_be_traced(tiny):
         assert not np.allclose(same, other, rtol=1e-4, atol=1e-5), name
 
 
-@pytest.mark.parametrize("name", control.METHODS)
+@pytest.mark.parametrize("name", [*METHODS, "cbp+layer_norm+weight_clipping"])
 def test_every_method_learns_in_shape(name, tiny):
     """A segment keeps the types of the state; both networks have units."""
     config = tiny()
-    learner, numbers = control.make(config).method(config, name)
+    learner, numbers, *_ = control.make(config).method(config, name)
     hparams = dict.fromkeys(numbers, jax.ShapeDtypeStruct((), jnp.float32))
     before = jax.eval_shape(learner.init, jax.random.key(0), hparams, ())
     after, found = jax.eval_shape(learner.segment, before, ())
@@ -152,8 +167,10 @@ def types_of(leaf):
     return leaf.shape, leaf.dtype
 
 
-def test_methods_without_a_place_here_are_left_out():
-    assert specs.SPECS.keys() - control.METHODS == set(LEFT_OUT)
+def test_what_has_no_place_here_is_known():
+    """Plugins of the network's inputs, of tasks, and of what is tested."""
+    names = ("head_reset", "full_reset", "plasticity_injection", "input_normalization")
+    assert {*names, "ema"} <= set(LEFT_OUT)
 
 
 # The settings of the tasks.
@@ -164,13 +181,14 @@ def sequence(config, seeds=3, tasks=4):
     study = control.make(config)
 
     def of_run(key):
-        params = study.env_params(key)
-        _, state = study.env.reset(key, params)
+        env, params = study.environment(study.numbers)
+        params = study.env_params(params, key)
+        _, state = env.reset(key, params)
 
         def begin(task):
             steps = config.period // config.num_envs * task
             ended = state.replace(steps=steps, task=jnp.maximum(task - 1, 0))
-            return study.env.restart(key, ended, params)[1]
+            return env.restart(key, ended, params)[1]
 
         return jax.vmap(begin)(jnp.arange(tasks))
 
@@ -207,86 +225,58 @@ def test_fields_take_the_given_values_in_turn(tiny):
 
 def test_without_a_change_the_environment_is_plain(tiny):
     study = control.make(tiny(change="none"))
-    assert study.env_params(jax.random.key(0)) == study.env.default_params
+    env, params = study.environment(study.numbers)
+    assert study.env_params(params, jax.random.key(0)) == env.default_params
 
 
 # A small study.
 
 
 @pytest.fixture(scope="module")
-def traced(quick_compile):
-    """How often segments were traced; studies of as many runs share a program."""
-    calls, made, segment, build = [], {}, ppo.segment, runs.build
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            ppo, "segment", lambda *a, **k: (calls.append(1), segment(*a, **k))[1]
-        )
-        patch.setattr(
-            runs,
-            "build",
-            lambda learner, *how: made.setdefault(how[0], build(learner, *how)),
-        )
-        yield lambda: len(calls)
-
-
-@pytest.fixture(scope="module")
-def whole(traced, tiny, launched, tmp_path_factory):
+def whole(sharing, tiny, launched, tmp_path_factory):
     """The folder of a study from its beginning to its end, and its results."""
-    folder, before = tmp_path_factory.mktemp("whole"), traced()
-    found = launched(folder, NAME, tiny())
-    # A method is traced for its shapes, and once for all segments, settings and seeds.
-    assert traced() == before + 2 * 2
-    return folder, found
+    folder = tmp_path_factory.mktemp("whole")
+    return folder, launched(folder, NAME, tiny())
 
 
 @pytest.fixture(scope="module")
-def crashed(whole, tiny, launched, tmp_path_factory):
-    """A folder in which continual backprop stopped, and the last checkpoint."""
-    folder, record, left = tmp_path_factory.mktemp("crashed"), results.record, [9]
-
-    def crash(*args):
-        record(*args)
-        left[0] -= 1
-        if not left[0]:
-            raise RuntimeError("crash")
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(results, "record", crash)
-        with pytest.raises(RuntimeError, match="crash"):
-            launched(folder, NAME, tiny(checkpoint_seconds=0.0))
-    return folder, next(iter(checkpoints.read(folder / "checkpoints")))
+def stopped(whole, tiny, crashed, tmp_path_factory):
+    """A folder in which continual backprop stopped, and the leaves of its state."""
+    folder = tmp_path_factory.mktemp("crashed")
+    crashed(folder, NAME, tiny(), segments=6 + 2)
+    return folder, checkpoints.of_units(folder)[-1]
 
 
 def test_a_small_study_from_end_to_end(whole):
     """Methods see the settings that they use."""
     _, found = whole
+    assert list(found["method"].values) == ["linear", "cbp", "cbp"]
     assert list(found["step"].values) == [64, 128, 192, 256, 320, 384]
     assert not found["diverged"].any()
-    for name, values in found.isel(method=1).data_vars.items():
+    for name, values in found.isel(arm=[1, 2]).data_vars.items():
         assert np.isfinite(values).all(), name
-    assert np.isnan(found["dormant"].isel(method=0)).all()
+    assert np.isnan(found["dormant"].isel(arm=0)).all()
     assert (found["length"] > 5).all() and (found["return"] == found["length"]).all()
     for name in ("loss", "effective_rank", "value_effective_rank"):
-        assert len(np.unique(found[name].isel(method=1))) > 2
+        assert len(np.unique(found[name].isel(arm=[1, 2]))) > 2
     loss, replaced = found["loss"].values, found["replacements"].values
-    np.testing.assert_array_equal(loss[0, 0], loss[0, 1])
-    assert (loss[1, 0] != loss[1, 1]).any(axis=1).all()
-    assert (replaced[0] == 0).all() and (replaced[1, 0] == 0).all()
-    assert (replaced[1, 1, :, 2:] > 0).any(axis=1).all()
+    assert (loss[1] != loss[2]).any(axis=1).all()
+    assert (replaced[:2] == 0).all() and (replaced[2, :, 2:] > 0).any(axis=1).all()
 
 
-def test_it_stops_within_a_task_and_an_episode(crashed):
-    _, saved = crashed
-    assert (saved.method, saved.segment) == ("cbp", 2)
-    steps = saved.leaves[".env.steps"]
+def test_it_stops_within_a_task_and_an_episode(stopped):
+    saved = checkpoints.check(stopped[1])
+    assert (saved.group.about.method, saved.bin) == ("cbp", 2)
+    leaves = checkpoints.load(stopped[1])
+    steps = leaves[".env.steps"]
     np.testing.assert_array_equal(steps, np.full((4, ENVS), 2 * 2 * STEPS))
-    assert (steps % 40).all() and (saved.leaves[".env.inner.time"] > 0).all()
-    assert len(np.unique(saved.leaves[".opt.units['policy/hidden_0'].age"])) > 1
+    assert (steps % 40).all() and (leaves[".env.inner.time"] > 0).all()
+    assert len(np.unique(leaves[".opt.units['policy/hidden_0'].age"])) > 1
 
 
-def test_environments_of_a_run_share_its_tasks(crashed):
+def test_environments_of_a_run_share_its_tasks(stopped):
     """Two seeds in two settings: four runs, all in their second task."""
-    leaves = crashed[1].leaves
+    leaves = checkpoints.load(stopped[1])
     assert (leaves[".env.task"] == 1).all()
     found = leaves[".env.params.permutation"].reshape(2, 2, ENVS, 4)
     for seed in range(2):
@@ -295,17 +285,14 @@ def test_environments_of_a_run_share_its_tasks(crashed):
     assert (found[0, 0, 0] != found[0, 1, 0]).any()
 
 
-def test_a_crashed_study_ends_with_the_same_bytes(
-    crashed, whole, traced, tiny, launched, tmp_path
+def test_a_crashed_study_ends_with_the_same_numbers(
+    stopped, whole, tiny, launched, tmp_path
 ):
-    """State of the environments included, and nothing is compiled for it."""
-    folder = shutil.copytree(crashed[0], tmp_path / "study")
-    expected = (whole[0] / "results.nc").read_bytes()
-    assert (folder / "results.nc").read_bytes() != expected
-    before = traced()
-    launched(folder, NAME, tiny(checkpoint_seconds=0.0))
-    assert (folder / "results.nc").read_bytes() == expected
-    assert traced() == before + 2  # for the shapes
+    """State of the environments included; what was finished is not computed again."""
+    folder, told = shutil.copytree(stopped[0], tmp_path / "study"), []
+    launched(folder, NAME, tiny(), on_segment=[told.append])
+    assert [each.method for each in told] == ["cbp"] * 4
+    xarray.testing.assert_identical(results.load(folder), results.load(whole[0]))
 
 
 def test_two_devices_give_the_same_numbers_as_one(whole, tmp_path):
@@ -313,7 +300,7 @@ def test_two_devices_give_the_same_numbers_as_one(whole, tmp_path):
         "JAX_PLATFORMS": "cpu",
         "JAX_NUM_CPU_DEVICES": "2",
         "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-        "PYTHONPATH": str(pathlib.Path(__file__).parents[2]),
+        "PYTHONPATH": str(pathlib.Path(__file__).parents[3]),
     }
     ended = subprocess.run(
         [sys.executable, __file__, str(tmp_path)],
@@ -324,29 +311,30 @@ def test_two_devices_give_the_same_numbers_as_one(whole, tmp_path):
     )
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout == "2 devices\n"
-    expected = whole[1].isel(method=[0], setting=[0])
     found = results.load(tmp_path)
-    expected = expected[list(found)].drop_vars("replacement_rate")
+    expected = whole[1].isel(arm=[0])[list(found)].drop_vars("cbp.replacement_rate")
+    expected.attrs = found.attrs
     xarray.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-5)
-    xarray.testing.assert_equal(found["return"], expected["return"])
+    # Episodes are as long to the step.
+    xarray.testing.assert_allclose(found["return"], expected["return"], rtol=1e-6)
 
 
 def test_bad_physics_marks_its_run_and_leaves_the_others_alone(
-    crashed, whole, tiny, launched, tmp_path
+    stopped, whole, tiny, launched, tmp_path
 ):
     """From some step on the gravity of a run is NaN."""
-    folder = shutil.copytree(crashed[0], tmp_path / "study")
-    gravity = crashed[1].leaves[".env.params.inner.gravity"].copy()
-    gravity[1] = np.nan
-    leaves = crashed[1].leaves | {".env.params.inner.gravity": gravity}
-    checkpoints.save(folder / "checkpoints", crashed[1]._replace(leaves=leaves))
+    folder = shutil.copytree(stopped[0], tmp_path / "study")
+    leaves = checkpoints.load(stopped[1])
+    leaves[".env.params.inner.gravity"][1] = np.nan
+    saved = checkpoints.check(stopped[1])
+    checkpoints.save(folder, saved.group, saved.bin, leaves)
     found = launched(folder, NAME, tiny())
-    diverged = np.zeros((2, 2, 2), bool)
-    diverged[1, 0, 1] = True
+    diverged = np.zeros((3, 2), bool)
+    diverged[1, 1] = True
     np.testing.assert_array_equal(found["diverged"], diverged)
     loss, expected = found["loss"].values, whole[1]["loss"].values
     np.testing.assert_array_equal(loss[~diverged], expected[~diverged])
-    np.testing.assert_array_equal(np.isnan(loss[1, 0, 1]), [False] * 2 + [True] * 4)
+    np.testing.assert_array_equal(np.isnan(loss[1, 1]), [False] * 2 + [True] * 4)
 
 
 # What a study shows.
@@ -356,23 +344,23 @@ def test_figures_and_table_count_environment_steps(
     whole, tiny, tmp_path, monkeypatch, capsys
 ):
     folder = shutil.copytree(whole[0], tmp_path / "study")
-    flags = {"WORKDIR": folder, "OVERWRITE": False, "DATA_DIR": None}
+    flags = {"WORKDIR": folder, "OVERWRITE": False, "DATA_DIR": None, "WRITE": []}
     for name, value in flags.items():
         monkeypatch.setattr(program, name, types.SimpleNamespace(value=value))
-    monkeypatch.setattr(launching, "devices", lambda platform: jax.devices()[:1])
-    monkeypatch.setattr(launching, "run", lambda *_, **__: whole[1])
-    program._run(["run"], tiny(), NAME)
+    monkeypatch.setattr(devices, "devices", lambda platform: jax.devices()[:1])
+    program._run(["run"], tiny(), NAME, "smoke")
     head, *lines = capsys.readouterr().out.splitlines()
     assert "first 192 environment steps" in head and "last 192" in head  # 3 bins
-    assert [line.split()[0] for line in lines[:4]] == ["linear", "linear", "cbp", "cbp"]
+    assert [line.split()[0] for line in lines[:3]] == ["linear", "cbp", "cbp"]
     for name in ("figure", "diagnostics", "comparison", "sweep"):
-        assert str(folder / f"{name}.png") in lines[4]
+        assert str(folder / f"{name}.png") in lines[-2]
         assert (folder / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     assert plot.FIGURE.steps == "environment steps"
 
 
 BAD = [
-    *(({"methods": (name,)}, f"methods.*got '{name}'") for name in LEFT_OUT),
+    *(({"methods": (name,)}, f"{name} has no place in reinf") for name in LEFT_OUT),
+    ({"methods": ("cbp+head_reset",)}, "head_reset has no place in reinf"),
     ({"methods": ("bp", "cpb")}, "methods.*mean 'cbp'"),
     ({"environment": "CartPol-v1"}, "environment.*mean 'CartPole-v1'"),
     ({"environment": "ants"}, "environment.*mean 'ant'"),
@@ -395,6 +383,9 @@ BAD = [
     ({"gae_lambda": -0.5}, "gae_lambda.*-0.5"),
     ({"clip": -0.1}, "clip.*-0.1"),
     ({"sweep__clip": (-0.1,)}, "clip.*-0.1"),
+    ({"change": "offset", "sweep__offset": (-1.0,)}, "-1"),
+    ({"sweep__offset": (2.0,)}, "offset"),  # which nothing here has
+    ({"methods": ("l2+cbp",)}, "l2 and cbp both set the optimiser's b1"),
     ({"sweep__entropy_weight": (float("nan"),)}, "entropy_weight.*nan"),
     ({"hidden": (4, 0)}, "hidden"),
     ({"activation": "rely"}, "activation.*'rely'"),
@@ -414,6 +405,5 @@ def test_bad_input_is_refused_before_anything_is_written(
 if __name__ == "__main__":
     print(len(jax.devices()), "devices")
     config = small_config()
-    config.methods, config.sweep.replacement_rate = ("linear",), ()
-    made = control.make(config)
-    launching.run(sys.argv[1], config, jax.devices(), made, overwrite=False)
+    config.methods, config.sweep.cbp.replacement_rate = ("linear",), ()
+    running.launch(NAME, config, sys.argv[1], preset="smoke", progress=False)

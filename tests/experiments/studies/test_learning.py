@@ -10,7 +10,7 @@ import optax
 import pytest
 from jax.extend import core
 
-from experiments.methods import making, specs
+from experiments.methods.table import PLUGINS
 from experiments.permuted_mnist import config as images_configs
 from experiments.permuted_mnist import study as images
 from experiments.slowly_changing_regression import config as configs
@@ -85,12 +85,53 @@ def assert_learns_in_shape(study, config, name):
     assert found["loss"].shape == (10,)
 
 
+# Of the problems, this one tests nothing.
+METHODS = [name for name, plugin in PLUGINS.items() if not plugin.evaluated]
+NAMES = tuple(PLUGINS)
+# Each plugin with the one before it in the table, and with the seventh before it.
+PAIRS = [f"{one}+{NAMES[i - k]}" for k in (1, 7) for i, one in enumerate(NAMES)]
+
+
 def test_every_method_learns_with_adam(quick):
     """With SGD, see below."""
     config = quick(optimizer="adam")
     study = regression.make(config)
-    for name in specs.SPECS:
+    for name in METHODS:
         assert_learns_in_shape(study, config, name)
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_pairs_learn_or_are_refused_by_name(quick, name):
+    config = quick()
+    study = regression.make(config)
+    one, other = name.split("+")
+    try:
+        assert_learns_in_shape(study, config, name)
+    except ValueError as error:
+        both = f"{one} and {other} both" in str(error)
+        layerless = "linear" in name and "no hidden layer" in str(error)
+        assert both or layerless or "ema is tested" in str(error)
+
+
+def test_methods_of_the_injected_network_know_its_units(quick):
+    """Else parsevals would be of no weight at all."""
+    config = quick(parseval__strength=0.5, plasticity_injection__injection_step=0)
+    study = regression.make(config)
+    build = learning.problem(study, config, "plasticity_injection+parseval")
+    method = study.method(config, "plasticity_injection+parseval")
+    key = jax.random.key(0)
+    problem = build(method.hparams, key, study.data)
+    params, _ = problem.network.init(key)
+    zero = jax.tree.map(jnp.zeros_like, params)
+    updates, _ = problem.tx.update(zero, problem.tx.init(params), params)
+    assert np.abs(updates["new"]["hidden_0"]["kernel"]).max() > 0
+    assert np.abs(updates["new"]["output"]["kernel"]).max() == 0
+
+
+def test_what_is_evaluated_needs_a_test(quick):
+    config = quick(methods=("ema",))
+    with pytest.raises(ValueError, match="ema is tested, and this problem tests noth"):
+        regression.make(config).method(config, "ema")
 
 
 @pytest.mark.parametrize("activation", nets.ACTIVATIONS)
@@ -129,7 +170,7 @@ def test_the_host_would_be_seen():
         assert_no_host(jax.make_jaxpr(loop)(jnp.ones(2)).jaxpr)
 
 
-@pytest.mark.parametrize("name", specs.SPECS)
+@pytest.mark.parametrize("name", METHODS)
 def test_no_segment_waits_for_the_host(quick, name):
     """No callback and no transfer; for backprop, with all diagnostics."""
     config = quick(observe=tuple(supervised.FAMILIES) if name == "bp" else ())
@@ -167,10 +208,10 @@ def test_a_rate_of_zero_is_allowed(quick):
     """A sweep of rates may begin at none."""
     for config in (
         quick(cbp__replacement_rate=0.0),
-        quick(sweep__replacement_rate=(0.0, 1e-3)),
+        quick(sweep__cbp__replacement_rate=(0.0, 1e-3)),
     ):
         method = regression.make(config).method(config, "cbp")
-        assert method.hparams["replacement_rate"] == config.cbp.replacement_rate
+        assert method.hparams["cbp.replacement_rate"] == config.cbp.replacement_rate
 
 
 # What a method does beside its transformation.
@@ -184,9 +225,9 @@ def digits(changed):
     return config, images.make(config)
 
 
-def started(build, study, name):
-    names = ("learning_rate", "injection_step", "decay_rate", "weight_decay")
-    numbers = dict.fromkeys(names, jnp.float32(1))
+def started(build, study, config, name):
+    hparams = study.method(config, name).hparams
+    numbers = dict.fromkeys(hparams, jnp.float32(1))
     state = supervised.init(build, jax.random.key(0), numbers, study.data)
     return state, build(numbers, state.key_tx, study.data)
 
@@ -208,9 +249,10 @@ def test_output_weights_start_again_as_they_started(changed, experiment):
     config = changed(preset.get_config("smoke"), **sizes, **NETWORKS[experiment])
     study = package.make(config)
     build = learning.problem(study, config, "weight_resets")
+    method = study.method(config, "weight_resets")
 
     def restart(key):
-        hparams = making.values(config, "weight_resets")
+        hparams = method.hparams
         problem = build(hparams, key, study.data)
         params, _ = problem.network.init(key)
         grads = jax.tree.map(jnp.zeros_like, params)
@@ -232,7 +274,7 @@ def after_task(digits, at_task, name):
     config, study = digits
     study = study._replace(at_task=at_task)
     build = learning.problem(study, config, name)
-    state, problem = started(build, study, name)
+    state, problem = started(build, study, config, name)
     if problem.on_task is None:
         return None
     key = jax.random.key(5)
@@ -272,7 +314,7 @@ def test_a_schedule_goes_on_when_all_else_starts_again(digits):
     config, study = digits
     study = study._replace(schedule=lambda rate: lambda count: rate * count)
     build = learning.problem(study, config, "full_reset")
-    state, problem = started(build, study, "full_reset")
+    state, problem = started(build, study, config, "full_reset")
     ones = jax.tree.map(jnp.ones_like, state.params)
     for count in range(3):
         updates, opt = problem.tx.update(ones, state.opt, state.params, features={})
@@ -288,6 +330,6 @@ def test_features_of_the_study_are_those_of_the_plain_network(digits, name):
     forward, features = (lambda *args: None), (lambda *args: None)
     study = study._replace(forward=forward, features=features)
     build = learning.problem(study, config, name)
-    _, problem = started(build, study, name)
+    _, problem = started(build, study, config, name)
     assert problem.forward is (forward if name == "bp" else None)
     assert problem.features is (features if name == "bp" else None)

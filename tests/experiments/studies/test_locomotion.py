@@ -64,7 +64,7 @@ def test_robots_learn_on_the_chosen_backend(monkeypatch, changed):
     made = []
     monkeypatch.setattr(envs, "make", lambda *a, **k: made.append((a, k)) or (0, 0))
     config = locomotion.get_config("smoke", "hopper")
-    control.environment(changed(config, backend="generalized"))
+    control.make(changed(config, backend="generalized"))
     assert made == [(("hopper",), {"backend": "generalized"})]
 
 
@@ -116,13 +116,14 @@ def frictions(config, tasks):
     study = control.make(config)
 
     def of_run(key):
-        params = study.env_params(key)
-        _, state = study.env.reset(key, params)
+        env, params = study.environment(study.numbers)
+        params = study.env_params(params, key)
+        _, state = env.reset(key, params)
 
         def begin(task):
             steps = config.period * task
             ended = state.replace(steps=steps, task=jnp.maximum(task - 1, 0))
-            return study.env.restart(key, ended, params)[1].params.friction
+            return env.restart(key, ended, params)[1].params.friction
 
         return jax.vmap(begin)(jnp.arange(tasks))
 

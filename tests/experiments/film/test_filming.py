@@ -16,7 +16,7 @@ from experiments.film import filming, skeletons
 from experiments.studies import locomotion
 
 QUARTER = np.sqrt([0.5, 0, 0.5, 0])  # turn about y: z becomes x, x becomes -z
-ROOT = pathlib.Path(__file__).parents[2]
+ROOT = pathlib.Path(__file__).parents[3]
 
 
 def model(**changes):

@@ -1,0 +1,140 @@
+"""What a method builds: its transformation, its network, the slots of the learner."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import optax
+
+from experiments.methods.composing import Method
+from experiments.methods.plugin import Setting
+from loplax import streams
+from loplax.optim import checks, keys
+from loplax.supervised import Network, Problem
+
+
+def transformation(
+    made: Method,
+    hparams: Mapping[str, Any],
+    key,
+    *,
+    groups,
+    initializer,
+    schedule: Callable = lambda rate: rate,
+) -> optax.GradientTransformationExtraArgs:
+    """Builds the transformation of a method.
+
+    Args:
+      made: the method.
+      hparams: its numbers by address, numbers or traced.
+      key: typed random key.
+      groups: the hidden layers.
+      initializer: distribution of re-drawn weights, or one per path.
+      schedule: makes of a learning rate what the optimiser takes.
+
+    Returns:
+      The transformation: what is done to gradients, then the optimiser, and around it
+      what the other plugins put there, in the order of their names.
+
+    Raises:
+      ValueError: for a number out of range.
+    """
+    for address in made.values:
+        checks.in_range(address, hparams[address], 0)
+    per_unit = any(
+        plugin.per_unit(made.choices[each]) for each, plugin in made.plugins.items()
+    )
+
+    def setting(each: str) -> Setting:
+        highest = made.own(each, made.highest)
+        own_key = keys.named(key, each)
+        return Setting(groups, initializer, own_key, highest, per_unit)
+
+    numbers = made.own(made.optimizer, hparams)
+    rate = schedule(numbers.pop("learning_rate"))
+    rate_last = any(plugin.rate_last for plugin in made.plugins.values())
+    numbers["learning_rate"] = 1.0 if rate_last else rate
+    optimizer = made.plugins[made.optimizer].optimizer
+    tx = optimizer(setting(made.optimizer), **numbers)
+    for each, build in _filled(made, "gradient"):
+        tx = optax.chain(build(setting(each), **_given(made, each, hparams)), tx)
+    for each, build in _filled(made, "wrap"):
+        tx = build(tx, setting(each), **_given(made, each, hparams))
+        if made.plugins[each].rate_last:
+            # So that a schedule counts the steps of all that learns in turn.
+            tx = optax.chain(tx, optax.scale_by_learning_rate(rate, flip_sign=False))
+    return optax.with_extra_args_support(tx)
+
+
+def _filled(made: Method, slot: str) -> Iterable[tuple[str, Callable]]:
+    """Plugins that fill a slot, with what they put there, in the order of their names.
+
+    The learning rate belongs to the optimiser, so what delays it comes first.
+    """
+    order = lambda item: (item[1].last, not item[1].rate_last)
+    ordered = sorted(made.plugins.items(), key=order)
+    return [(n, getattr(p, slot)) for n, p in ordered if getattr(p, slot)]
+
+
+def _given(made: Method, each: str, hparams: Mapping) -> dict[str, Any]:
+    return made.own(each, hparams) | made.choices[each]
+
+
+def network(made: Method, plain: Network, hparams: Mapping, shape) -> Network:
+    """The network of a method.
+
+    Args:
+      made: the method.
+      plain: the network that its options made.
+      hparams: the numbers by address, or traced.
+      shape: shape of the input of one example.
+
+    Returns:
+      The network that learns: ``plain`` itself if no plugin puts anything around it.
+
+    Raises:
+      ValueError: for a number out of range.
+    """
+    for each, build in _filled(made, "around"):
+        plain = build(plain, shape, **_given(made, each, hparams))
+    return plain
+
+
+def stream(made: Method, plain: streams.Stream, hparams: Mapping) -> streams.Stream:
+    """The stream of a method: ``plain`` itself if no plugin changes it."""
+    for each, build in _filled(made, "stream"):
+        plain = build(plain, **_given(made, each, hparams))
+    return plain
+
+
+def slots(made: Method, hparams: Mapping) -> dict[str, Any]:
+    """The fields of `loplax.supervised.Problem` that the plugins fill.
+
+    Args:
+      made: the method.
+      hparams: the numbers by address, or traced.
+
+    Returns:
+      The fields by name; what is evaluated is what learns, and what plugins add.
+    """
+    built = {
+        slot: [
+            build(**_given(made, each, hparams)) for each, build in _filled(made, slot)
+        ]
+        for slot in ("objective", "penalty", "extra_args", "keeper", "evaluated")
+    }
+    merged = lambda parts: {name: of for part in parts for name, of in part.items()}
+    evaluated = [Problem._field_defaults["evaluated"], *built["evaluated"]]
+    return {
+        "objective": next(iter(built["objective"]), None),
+        "penalties": tuple(built["penalty"]),
+        "extra_args": merged(built["extra_args"]),
+        "keepers": tuple(built["keeper"]),
+        "evaluated": merged(evaluated),
+    }
+
+
+def on_task(made: Method, learned: Network, tx, head: str):
+    """What the method does at a new task; ``None`` if no plugin does anything."""
+    for _, build in _filled(made, "on_task"):
+        return build(learned, tx, head)
+    return None
