@@ -41,7 +41,7 @@ def program(method: str, count: int, device: jax.Device):
             problem, state._replace(stream=stream), items, unroll=2
         )[0]
 
-    block = runs.layout(count, 1, BLOCK)[1]
+    block = runs.layout(count, 1, BLOCK)
     many = chunk if count == 1 else lambda s: jax.lax.map(chunk, s, batch_size=block)
     keys = jax.random.split(jax.random.key(0), count)
     state = jax.jit(init if count == 1 else jax.vmap(init))(
