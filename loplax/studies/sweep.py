@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import importlib.metadata
+import itertools
 import os
 import pathlib
 import platform
@@ -209,7 +210,12 @@ def _finish(
         round(len(cells) * asked.target.bins * steps), round(done * steps)
     ) as bar:
         loop.finish(study, jobs, bar, on_segment)
-    if study.folder and any(jobs.values()):
+    anew = (
+        run in best and best[run].unit != job.unit
+        for job in itertools.chain(*jobs.values())
+        for run in (job.runs.names[i] for i in job.ids)
+    )
+    if study.folder and any(anew):
         storage.prune(study.folder, defaults, cells)
 
 

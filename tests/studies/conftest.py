@@ -10,6 +10,14 @@ from tests.studies import toys
 
 
 @pytest.fixture(scope="session", autouse=True)
+def fast_disk():
+    """Nobody pulls the plug while these tests run: nothing waits for the disk."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def shared_programs():
     """The same learner is traced and compiled once for as many runs."""
     traced, made = {}, {}

@@ -56,7 +56,7 @@ KINDS = {
     "new": (None, {}),
     "longer": ({"num_segments": 1, "num_seeds": 1, "keep_states": True}, {}),
     "kept": ({"num_seeds": 1}, {"keep_states": True}),
-    "overwritten": ({"num_segments": 3}, {"overwrite": True}),
+    "overwritten": ({"num_segments": 1, "num_seeds": 1}, {"overwrite": True}),
 }
 
 

@@ -253,7 +253,7 @@ def test_a_full_disk_is_told_and_leaves_the_files_of_before(crashed, plain, cont
 
 def test_a_killed_process_ends_with_the_same_numbers(tmp_path):
     """Killed three times at random moments."""
-    length = {"num_segments": 40, "runs_per_block": 6}
+    length = {"num_segments": 20, "runs_per_block": 6}
     whole = toys.start(tmp_path / "whole", **length)
     killed = tmp_path / "killed"
     chance = random.Random(time.time_ns())
