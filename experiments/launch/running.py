@@ -161,7 +161,9 @@ def launch(
     found = devices.devices(config.platform)
     study = problems.part(problem, "study").make(config, data_dir)
     number, bins = study.segments
-    usual = problems.part(problem, "config").get_config(preset)
+    configs = problems.part(problem, "config")
+    known = preset if preset in configs.PRESETS else next(iter(configs.PRESETS))
+    usual = configs.get_config(known)  # also if the user has a file with other presets
     on_cpu = found[0].platform == "cpu"
     dataset = sweep.run(
         workdir,

@@ -211,7 +211,7 @@ def _check_choices(each: runs.Runs, known: Mapping[str, pieces.Piece]) -> None:
         if method != each.about.method:
             continue
         old, new = (
-            identity.without_defaults(values, each.about.defaults)
+            identity.with_defaults(values, each.about.defaults)
             for values in (choices, each.about.choices)
         )
         changed = "; ".join(identity.differences(old, new))

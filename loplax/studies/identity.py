@@ -92,6 +92,29 @@ def without_defaults(
     return left
 
 
+def with_defaults(
+    values: Mapping[str, Any], defaults: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What is said, and the defaults of the rest, at any depth.
+
+    Args:
+      values: JSON values by name.
+      defaults: the default of some of them.
+
+    Returns:
+      All of them.
+
+    Example:
+      >>> with_defaults({"net": {"width": 8}}, {"rate": 1, "net": {"bias": True}})
+      {'rate': 1, 'net': {'bias': True, 'width': 8}}
+    """
+    found = {**defaults, **values}
+    for name in values.keys() & defaults.keys():
+        if isinstance(values[name], dict) and isinstance(defaults[name], dict):
+            found[name] = with_defaults(values[name], defaults[name])
+    return found
+
+
 def arm(
     method: str,
     choices: Mapping[str, Any],

@@ -53,7 +53,7 @@ def look(
     if stored is None or overwrite:
         return {}, {}
     old, new = (
-        study | {"config": identity.without_defaults(study["config"], defaults)}
+        study | {"config": identity.with_defaults(study["config"], defaults)}
         for study in (stored, dict(fixed))
     )
     changed = "; ".join(identity.differences(old, new))
