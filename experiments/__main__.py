@@ -54,7 +54,8 @@ def _list(arguments) -> None:
         config = json.loads(dataset.attrs["config"])
         done = float(dataset["bins_done"].mean()) / dataset.sizes["bin"]
         arms = ", ".join(dataset["arm"].values)
-        print(f"{path}: {config['problem']}, {dataset.sizes['seed']} seeds, ", end="")
+        problem = config.get("problem", "another problem")
+        print(f"{path}: {problem}, {dataset.sizes['seed']} seeds, ", end="")
         print(f"{100 * done:.0f}% done: {arms}")
 
 
@@ -64,9 +65,12 @@ def _outcome(workdirs: list[str]):
     from loplax.studies import results
 
     datasets = {workdir: results.load(workdir) for workdir in workdirs}
-    problems = {json.loads(d.attrs["config"])["problem"] for d in datasets.values()}
+    problems = {json.loads(d.attrs["config"]).get("problem") for d in datasets.values()}
     if len(problems) > 1:
-        raise ValueError(f"these are different problems: {sorted(problems)}")
+        named = sorted(map(str, problems))
+        raise ValueError(f"these are different problems: {named}")
+    if None in problems:
+        raise ValueError(f"no problem of experiments is in {workdirs}")
     together = next(iter(datasets.values()))
     return outcome.Outcome(
         _together(datasets) if len(datasets) > 1 else together, problems.pop()
@@ -91,7 +95,11 @@ def _together(datasets):
             )
         nowhere = ("arm", np.full(dataset.sizes["arm"], np.nan))
         coords = dict.fromkeys(numbers - set(dataset.coords), nowhere)
-        coords["arm"] = [f"{arm} ({workdir})" for arm in dataset["arm"].values]
+        methods, arms = dataset["method"].values, dataset["arm"].values
+        own = [f"{method} ({workdir})" for method in methods]
+        rest = [a.removeprefix(m) for a, m in zip(arms, methods, strict=True)]
+        coords["method"] = ("arm", own)
+        coords["arm"] = [name + values for name, values in zip(own, rest, strict=True)]
         renamed.append(dataset.drop_vars("step").assign_coords(coords))
     found = xarray.concat(
         renamed, "arm", join="outer", data_vars="all", combine_attrs="override"
@@ -104,18 +112,21 @@ def _compare(arguments) -> None:
     found = _outcome(arguments.workdirs)
     print(found.table())
     if arguments.save:
-        pathlib.Path(arguments.save).mkdir(parents=True, exist_ok=True)
         print("figures:", *found.save(arguments.save))
 
 
 def _export(arguments) -> None:
-    found = _outcome([arguments.workdir])
+    from loplax.studies import results
+
+    dataset = results.load(arguments.workdir)
     if arguments.format == "nc":
-        sys.stdout.buffer.write(found.dataset.to_netcdf(None, engine="scipy"))
-    elif arguments.format == "json":
-        found.to_dataframe().to_json(sys.stdout, orient="records", lines=True)
+        sys.stdout.buffer.write(dataset.to_netcdf(None, engine="scipy"))
+        return
+    frame = dataset.to_dataframe().reset_index()
+    if arguments.format == "json":
+        frame.to_json(sys.stdout, orient="records", lines=True)
     else:
-        found.to_dataframe().to_csv(sys.stdout, index=False)
+        frame.to_csv(sys.stdout, index=False)
 
 
 if __name__ == "__main__":

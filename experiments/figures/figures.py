@@ -79,8 +79,10 @@ def draw(
         gap = flat[f"{kind}_first"] - flat[f"{kind}_fresh"]
         flat["gap"] = -gap if shown.higher_is_better else gap
     names = [str(name) for name in np.unique(dataset["method"])]
-    labels = {name: composing.label(name) for name in names}
-    colours = {name: composing.colour(name) for name in names}
+    # Of a comparison of directories each method has that of its own after its name.
+    bare = {name: name.partition(" (")[0] for name in names}
+    labels = {n: composing.label(m) + n.removeprefix(m) for n, m in bare.items()}
+    colours = {name: composing.colour(method) for name, method in bare.items()}
     own = looks.assign(looks.arms(flat), labels, colours)
     found = {"figure": _main(flat, shown, own, lines)}
     titles = words.diagnostics(flat, shown.metric)
@@ -104,7 +106,7 @@ def save(
 
     Args:
       figures: for the name of each the figure.
-      directory: where.
+      directory: where; it is made if it does not exist.
 
     Returns:
       The files written.
@@ -112,6 +114,7 @@ def save(
     Raises:
       OSError: if a figure cannot be written.
     """
+    pathlib.Path(directory).mkdir(parents=True, exist_ok=True)
     paths = [str(pathlib.Path(directory) / f"{name}.png") for name in figures]
     for path, figure in zip(paths, figures.values(), strict=True):
         # Half the time of the default compression, and little more bytes.

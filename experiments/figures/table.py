@@ -39,7 +39,7 @@ def frame(
     metric, every = shown.metric, shown.every
     if metric in dataset:
         dataset = dataset.assign({metric: statistics.over_subsets(dataset[metric])})
-    size = int(dataset["step"][0]) * min(every, dataset.sizes["bin"])
+    size = int(dataset["step"][0]) * statistics.merged(dataset, every)
     dataset = statistics.coarse(dataset, metric, every)
     ends = sorted({0, dataset.sizes["bin"] - 1})
     names = [f"first {size:,} {shown.steps}", f"last {size:,}"][: len(ends)]

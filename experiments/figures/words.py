@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 DIAGNOSTICS = {
     "test_loss": "held-out loss",
     "test_accuracy": "held-out accuracy",
+    "ema_loss": "held-out loss of the mean of weights",
+    "ema_accuracy": "held-out accuracy of the mean of weights",
     "relative": "accuracy minus that of a retrained network",
     "dead": "dead units (fraction)",
     "dormant": "dormant units (fraction)",

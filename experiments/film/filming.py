@@ -155,7 +155,7 @@ def _actor(problem):
 
 def main() -> None:
     """The program."""
-    default = pathlib.Path(__file__).parent / "ant" / "config.py"
+    default = pathlib.Path(__file__).parents[1] / "ant" / "config.py"
     config = command_line.define_config(str(default))
     method = flags.DEFINE_string("method", "cbp", "plugins joined by +")
     workdir = flags.DEFINE_string("workdir", "runs/film", "where the film goes")

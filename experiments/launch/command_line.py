@@ -33,7 +33,7 @@ def presets(argv: list[str], folder: pathlib.Path) -> tuple[list[str], str]:
 
     Returns:
       The arguments, with one ``--config`` in place of all of these; and the name of the
-      preset: the first of them all if none is asked for.
+      preset: the first of them all if none is asked for, ``""`` of another file.
     """
     own = file = str(folder / "config.py")
     preset, left, arguments = None, [], iter(argv)
@@ -50,10 +50,12 @@ def presets(argv: list[str], folder: pathlib.Path) -> tuple[list[str], str]:
             preset = value
     with clear_errors():
         known = tuple(_configs(folder).PRESETS)
-        if preset is not None and pathlib.Path(file).resolve() == pathlib.Path(own):
+        foreign = pathlib.Path(file).resolve() != pathlib.Path(own).resolve()
+        if preset is not None and not foreign:
             checks.one_of("preset", preset, known)
     whole = file if preset is None else f"{file}:{preset}"
-    return [f"--config={whole}", *left], known[0] if preset is None else preset
+    usual = "" if foreign else known[0]
+    return [f"--config={whole}", *left], usual if preset is None else preset
 
 
 def _configs(folder: pathlib.Path):

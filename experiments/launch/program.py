@@ -37,7 +37,7 @@ def main(file: str) -> None:
 def _run(argv: list[str], config, name: str, preset: str) -> None:
     with command_line.clear_errors():
         command_line.no_arguments(argv)
-        _ = config.platform  # it is read here, and may be missing
+        _ = config.platform  # the file is read here, and may be missing
         # Heavy imports wait until then, so that errors and --help come at once.
         from experiments.launch import running, writers
 

@@ -205,7 +205,7 @@ def fixed(config, study) -> dict[str, Any]:
     shared = (*HOW, *OF_RUNS, *PLUGINS, "learning_rate", *study.numbers, *study.length)
     plain = json.loads(config.to_json_best_effort())
     if "observe" in plain:
-        plain["observe"] = learning.words(plain["observe"])
+        plain["observe"] = sorted(learning.words(plain["observe"]))
     return _without(plain, shared)
 
 

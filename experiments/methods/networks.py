@@ -80,7 +80,7 @@ NETWORKS = {
         sets=("weight_decay",),
         around=_normalized,
     ),
-    # Nikishin et al. 2023; in items of the stream. The problems take half of a run.
+    # Nikishin et al. 2023; in items of the stream. Presets take half of their run.
     "plasticity_injection": Plugin(
         "plasticity injection",
         "#d6616b",

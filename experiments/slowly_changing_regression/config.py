@@ -39,7 +39,7 @@ def get_config(preset: str = "paper") -> ml_collections.ConfigDict:
         "cbp",
         "linear",
     )  # of plugins, joined by +
-    config.optimizer = "sgd"  # sgd or adam
+    config.optimizer = "sgd"  # or another of experiments/methods
     config.activation = "relu"  # relu, tanh, sigmoid, elu, leaky_relu, swish
     config.hidden = (5,)  # units per hidden layer
     config.examples = 1_000_000  # length of a run; the paper's long runs have 5M

@@ -94,7 +94,7 @@ def make(config, data_dir: str | None = None) -> Study:
     """The study of a configuration.
 
     Args:
-      config: a configuration with what ``specs`` adds for control and changes.
+      config: a configuration with what ``defaults`` adds for control and changes.
       data_dir: not used, since environments need no data.
 
     Returns:

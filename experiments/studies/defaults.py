@@ -55,7 +55,7 @@ def add_control(config: ml_collections.ConfigDict) -> None:
     config.minibatches = 16  # steps per epoch
     config.bootstrap = True  # whether a time limit is no end of the return
     config.clip_actions = True  # to the action space, where they are continuous
-    config.optimizer = "adam"  # sgd, momentum or adam
+    config.optimizer = "adam"  # or another of experiments/methods
     config.activation = "relu"  # relu, tanh, sigmoid, elu, leaky_relu, swish
     config.hidden = (256, 256)  # units per hidden layer, of policy and value each
     settings.add_methods(config)

@@ -88,7 +88,9 @@ class Study(NamedTuple):
     @property
     def segments(self) -> tuple[int, int]:
         """Number of segments of a run, and bins per segment."""
-        return segments(self.bins, self.bins_per_segment)
+        draws = whole("bins", self.bins, "bins_per_chunk", self.bins_per_chunk)
+        number, per_segment = segments(draws, self.bins_per_segment)
+        return number, per_segment * self.bins_per_chunk
 
     def method(self, config, name: str) -> sweep.Method:
         """The learner of a method, and the numeric settings that it uses.
@@ -149,7 +151,7 @@ def whole(name: str, number: int, part_name: str, part: int) -> int:
 
 def words(values) -> tuple[str, ...]:
     """Names in a configuration; a command line's ``bp,cbp`` comes as one word."""
-    return tuple(name for value in values for name in str(value).split(","))
+    return tuple(word.strip() for value in values for word in str(value).split(","))
 
 
 def widths(sizes: tuple[int, ...], activation: str) -> tuple[int, ...]:

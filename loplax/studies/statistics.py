@@ -254,23 +254,31 @@ def over_subsets(values: xarray.DataArray) -> xarray.DataArray:
     return values.mean("subset")
 
 
+def merged(dataset: xarray.Dataset, every: int) -> int:
+    """Bins that become one where ``every`` are wanted: at most half of all."""
+    return min(every, max(1, dataset.sizes["bin"] // 2))
+
+
 def coarse(dataset: xarray.Dataset, metric: str, every: int) -> xarray.Dataset:
     """Averages a metric over bins.
 
     Args:
       dataset: the results.
       metric: the metric; the others are left out.
-      every: bins in a row that become one, at the place of the last; what is left over
-        at the end is dropped.
+      every: bins in a row that become one, at the place of the last, but at most half
+        of all; what is left over at the beginning is dropped.
 
     Returns:
       The results with fewer bins, each the mean of those in which a run has a value.
     """
+    every = merged(dataset, every)
     if every == 1 or metric not in dataset:
         return dataset
-    bins = {"bin": min(every, dataset.sizes["bin"])}
     last = {"bin": "max", "step": "max"}
-    means = dataset[[metric]].coarsen(bins, boundary="trim", coord_func=last).mean()
+    means = dataset[[metric]].coarsen(
+        bin=every, boundary="trim", side="right", coord_func=last
+    )
+    means = means.mean()
     return dataset.drop_dims("bin").merge(means)
 
 

@@ -222,7 +222,9 @@ def test_coarse_bins_are_means_at_the_place_of_the_last():
     values = np.random.default_rng(0).uniform(size=(2, 3, 5))
     dataset = study(values)
     coarse = statistics.coarse(dataset, "loss", 2)
-    np.testing.assert_array_equal(coarse["step"], [20.0, 40.0])
-    expected = values[..., :4].reshape(2, 3, 2, 2).mean(-1)
+    np.testing.assert_array_equal(coarse["step"], [30.0, 50.0])
+    expected = values[..., 1:].reshape(2, 3, 2, 2).mean(-1)
     np.testing.assert_allclose(coarse["loss"], expected, rtol=1e-6)
     assert statistics.coarse(dataset, "loss", 1) is dataset
+    halves = statistics.coarse(dataset, "loss", 100)  # a first and a last at least
+    np.testing.assert_array_equal(halves["step"], [30.0, 50.0])

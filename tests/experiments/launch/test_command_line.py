@@ -110,6 +110,9 @@ def test_studies_are_compared_in_one_table(swept, finished, tmp_path, capsys):
     for folder in folders:
         assert sum(f"({folder})" in line for line in lines[1:9]) == 4
     assert (tmp_path / "new" / "figure.png").is_file()
+    together = directories._outcome(folders)
+    methods = [f"{m} ({folder})" for folder in folders for m in ("bp", "linear")]
+    assert set(together.dataset["method"].values) == set(methods)
     directories.main(["compare", folders[0]])
     assert f"({folders[0]})" not in capsys.readouterr().out
 
@@ -122,9 +125,8 @@ def test_studies_of_other_lengths_and_numbers_are_compared(swept, finished):
         found = directories._together(dict(zip("ab", pair, strict=True)))
         assert dict(found["loss"].sizes) == {"arm": 5, "seed": 3, "bin": 4}
         assert list(found["step"].values) == [20, 40, 60, 80]
-        short = found.sel(
-            arm=found["arm"].str.endswith("(b)" if pair[0] is one else "(a)")
-        )
+        name = "(b)" if pair[0] is one else "(a)"
+        short = found.sel(arm=found["arm"].str.contains(name, regex=False))
         assert np.isnan(short["learning_rate"]).all()
         np.testing.assert_array_equal(short["bins_done"], [[4, 4, 4]])
         long = found.drop_sel(arm=short["arm"])
