@@ -89,7 +89,7 @@ def test_a_small_study_from_end_to_end(tiny, launched, tmp_path):
     tenths = 10 * found["test_accuracy"].values
     np.testing.assert_allclose(tenths, np.round(tenths), atol=1e-4)
     made = outcome.Outcome(found, NAME)
-    assert "first 80 examples" in made.table()
+    assert "first 40 examples" in made.table()
     for path in made.save(tmp_path):
         assert pathlib.Path(path).stat().st_size
 
