@@ -46,8 +46,7 @@ class Figure(NamedTuple):
 
 
 def draw(
-    dataset: xarray.Dataset,
-    shown: Figure,
+    dataset: xarray.Dataset, shown: Figure, only: str = ""
 ) -> dict[str, matplotlib.figure.Figure]:
     """Draws the metric and the diagnostics over time, and what was compared and swept.
 
@@ -58,6 +57,7 @@ def draw(
       dataset: the results, finished or running; their attribute ``config`` is the
         problem's configuration as JSON, ``preset`` its preset, where that is known.
       shown: what the main figure shows.
+      only: name of the one figure to draw, if not all are wanted.
 
     Returns:
       The figures by name: ``figure``, ``diagnostics``; ``comparison`` of several
@@ -78,25 +78,24 @@ def draw(
     if f"{kind}_fresh" in flat:
         gap = flat[f"{kind}_first"] - flat[f"{kind}_fresh"]
         flat["gap"] = -gap if shown.higher_is_better else gap
-    names = [str(name) for name in np.unique(dataset["method"])]
+    names = list(dict.fromkeys(map(str, dataset["method"].values)))
     # Of a comparison of directories each method has that of its own after its name.
     bare = {name: name.partition(" (")[0] for name in names}
     labels = {n: composing.label(m) + n.removeprefix(m) for n, m in bare.items()}
     colours = {name: composing.colour(method) for name, method in bare.items()}
     own = looks.assign(looks.arms(flat), labels, colours)
-    found = {"figure": _main(flat, shown, own, lines)}
+    found = {"figure": lambda: _main(flat, shown, own, lines)}
     titles = words.diagnostics(flat, shown.metric)
     if titles:
-        found["diagnostics"] = _many(flat, shown, own, lines, titles)
+        found["diagnostics"] = lambda: _many(flat, shown, own, lines, titles)
     if len(own) > 1:
-        found["comparison"] = _comparison(flat, shown, own, lines)
+        found["comparison"] = lambda: _comparison(flat, shown, own, lines)
     if statistics.swept(dataset):
-        names = {str(name): str(name) for name in dataset["method"].values}
-        methods = looks.assign(names, labels, colours)
-        found["sweep"] = _sweep(coarse, shown, methods, lines[:1])
+        methods = looks.assign({name: name for name in names}, labels, colours)
+        found["sweep"] = lambda: _sweep(coarse, shown, methods, lines[:1])
     if any("subset" in whole[name].dims for name in whole):
-        found["subsets"] = _subsets(whole, shown, own, lines)
-    return found
+        found["subsets"] = lambda: _subsets(whole, shown, own, lines)
+    return {name: make() for name, make in found.items() if only in ("", name)}
 
 
 def save(

@@ -118,6 +118,7 @@ def usage(folder: pathlib.Path) -> str:
     Returns:
       The text.
     """
+    from experiments.methods import settings
     from experiments.methods.table import PLUGINS
 
     configs = _configs(folder)
@@ -138,19 +139,9 @@ def usage(folder: pathlib.Path) -> str:
         "",
         f"settings, as in {preset} (--config.NAME=, --config.sweep.NAME=):",
     ]
-    shown = configs.get_config(preset)
-    flat = flatten(shown)
+    flat = settings.flatten(configs.get_config(preset))
     lines += [f"  {n:44}{v}" for n, v in flat if not n.startswith("sweep.")]
     return "\n".join(lines)
-
-
-def flatten(config, path: str = ""):
-    """Every setting of a configuration by its address, with its value."""
-    for name, value in config.items():
-        if hasattr(value, "items"):
-            yield from flatten(value, f"{path}{name}.")
-        else:
-            yield f"{path}{name}", value
 
 
 def no_arguments(argv: list[str]) -> None:

@@ -44,7 +44,7 @@ class Outcome(NamedTuple):
 
     def figure(self) -> matplotlib.figure.Figure:
         """The main figure."""
-        return self.figures()["figure"]
+        return figures.draw(self.dataset, self.shown, only="figure")["figure"]
 
     def save(self, folder: str | os.PathLike) -> list[str]:
         """Writes all figures into a folder; returns their paths."""

@@ -27,11 +27,6 @@ def part(problem: str, name: str) -> Any:
     return importlib.import_module(f"experiments.{problem}.{name}")
 
 
-def config_file(problem: str) -> str:
-    """Path of a problem's configuration."""
-    return str(_ROOT / problem / "config.py")
-
-
 def default_preset(problem: str) -> str:
     """Name of the preset that runs if the user names none."""
     return next(iter(part(problem, "config").PRESETS))

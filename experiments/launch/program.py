@@ -41,15 +41,16 @@ def _run(argv: list[str], config, name: str, preset: str) -> None:
         # Heavy imports wait until then, so that errors and --help come at once.
         from experiments.launch import running, writers
 
-        workdir = pathlib.Path(WORKDIR.value or f"runs/{name}")
+        workdir, overwrite = WORKDIR.value or f"runs/{name}", OVERWRITE.value
+        workdir = pathlib.Path(workdir)
         found = running.launch(
             name,
             config,
             workdir,
             preset=preset,
             data_dir=DATA_DIR.value,
-            overwrite=OVERWRITE.value,
-            on_segment=[writers.make(each, workdir) for each in WRITE.value],
+            overwrite=overwrite,
+            on_segment=[writers.make(each, workdir, overwrite) for each in WRITE.value],
         )
         print(found.table())
         print("figures:", *found.save(workdir))

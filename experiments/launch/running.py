@@ -10,7 +10,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from experiments.launch import command_line, devices, outcome, problems
+from experiments.launch import devices, outcome, problems
 from experiments.methods import settings
 from experiments.methods.table import PLUGINS
 from experiments.studies import learning
@@ -109,7 +109,7 @@ def change(config: ml_collections.ConfigDict, changes: Mapping[str, Any]) -> Non
         if isinstance(value, Mapping):
             change(config, {f"{name}.{inner}": v for inner, v in value.items()})
             continue
-        known = [at for at, _ in command_line.flatten(config)]
+        known = dict(settings.flatten(config))
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
@@ -118,9 +118,8 @@ def change(config: ml_collections.ConfigDict, changes: Mapping[str, Any]) -> Non
         try:
             config.update_from_flattened_dict({name: value})
         except TypeError as error:
-            old = dict(command_line.flatten(config))[name]
             raise ValueError(
-                f"setting {name!r} must be such as {old!r}, got {value!r}"
+                f"setting {name!r} must be such as {known[name]!r}, got {value!r}"
             ) from error
 
 

@@ -7,12 +7,13 @@ from collections.abc import Callable
 from loplax.optim import checks
 
 
-def make(name: str, workdir: pathlib.Path) -> Callable:
+def make(name: str, workdir: pathlib.Path, overwrite: bool = False) -> Callable:
     """A hook that writes the means over the runs after every segment.
 
     Args:
       name: ``csv`` (``progress.csv``), ``tensorboard`` or ``wandb``.
       workdir: directory of the study.
+      overwrite: whether the study starts anew.
 
     Returns:
       The hook, see ``on_segment`` of ``loplax.studies.sweep.run``.
@@ -22,27 +23,29 @@ def make(name: str, workdir: pathlib.Path) -> Callable:
       ImportError: if a package is missing, with the extra that brings it.
     """
     checks.one_of("write", name, tuple(WRITERS))
-    return WRITERS[name](pathlib.Path(workdir))
+    return WRITERS[name](pathlib.Path(workdir), overwrite)
 
 
-def _csv(workdir: pathlib.Path) -> Callable:
-    path = workdir / "progress.csv"
+def _csv(workdir: pathlib.Path, overwrite: bool) -> Callable:
+    path, begun = workdir / "progress.csv", not overwrite
 
     def write(progress) -> None:
-        new = not path.exists()
+        nonlocal begun
+        if not begun:  # not before the study is known to be good
+            path.unlink(missing_ok=True)
+        begun, new = True, not path.exists()
         with path.open("a", newline="") as file:
             writer = csv.writer(file)
             if new:
-                writer.writerow(["method", "step", "metric", "mean"])
-            writer.writerows(
-                [progress.method, progress.step, name, mean]
-                for name, mean in progress.metrics.items()
-            )
+                writer.writerow(["method", "unit", "runs", "step", "metric", "mean"])
+            method, step, metrics, *runs = progress
+            rows = ([method, *runs, step, *pair] for pair in metrics.items())
+            writer.writerows(rows)
 
     return write
 
 
-def _tensorboard(workdir: pathlib.Path) -> Callable:
+def _tensorboard(workdir: pathlib.Path, overwrite: bool) -> Callable:
     try:
         import tensorboardX
     except ImportError as error:
@@ -62,7 +65,7 @@ def _tensorboard(workdir: pathlib.Path) -> Callable:
     return write
 
 
-def _wandb(workdir: pathlib.Path) -> Callable:
+def _wandb(workdir: pathlib.Path, overwrite: bool) -> Callable:
     try:
         import wandb
     except ImportError as error:

@@ -3,6 +3,7 @@
 import math
 import numbers
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import ml_collections
 
@@ -72,7 +73,7 @@ def swept(config: ml_collections.ConfigDict) -> dict[str, list[float]]:
     Raises:
       ValueError: for a value that is no finite number.
     """
-    found = dict(_flat(config.sweep))
+    found = {at: list(values) for at, values in flatten(config.sweep) if len(values)}
     for address, values in found.items():
         for value in values:
             if not isinstance(value, numbers.Real) or not math.isfinite(value):
@@ -80,12 +81,13 @@ def swept(config: ml_collections.ConfigDict) -> dict[str, list[float]]:
     return found
 
 
-def _flat(section: Mapping, path: str = ""):
-    for name, values in section.items():
-        if hasattr(values, "items"):
-            yield from _flat(values, f"{path}{name}.")
-        elif len(values):
-            yield f"{path}{name}", list(values)
+def flatten(section: Mapping, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Every setting of a configuration, or of a part of it, with its address."""
+    for name, value in section.items():
+        if hasattr(value, "items"):
+            yield from flatten(value, f"{path}{name}.")
+        else:
+            yield f"{path}{name}", value
 
 
 def each(config, values: Mapping[str, float]) -> Iterator[dict[str, float]]:

@@ -107,7 +107,7 @@ class Problem(NamedTuple):
       features: ``(params, stats, inputs) -> features`` of ``groups``, for the
         diagnostics; by default those of ``network.predict``, tapped.
       on_task: ``(TrainState, key) -> TrainState``, at the beginning of every task but
-        the first; see `tasks.in_turn`.
+        the first.
       keepers: what else happens, in this order.
       evaluated: ``TrainState -> (params, stats)`` of what is tested, by the beginning
         of the names that the measures get; a mean of the weights in place of what

@@ -14,32 +14,6 @@ from loplax.units import paths
 OnTask = Callable[[TrainState, jax.Array], TrainState]
 
 
-def in_turn(first: OnTask, *others: OnTask) -> OnTask:
-    """At a new task several things happen, one after the other.
-
-    Args:
-      first: what happens first, ``(TrainState, key) -> TrainState``.
-      *others: what happens after it.
-
-    Returns:
-      ``Problem.on_task``; every action has a key of its own, a single one the key.
-
-    Example:
-      >>> double, add = lambda state, key: 2 * state, lambda state, key: state + 1
-      >>> in_turn(double, add)(3, jax.random.key(0))
-      7
-    """
-    *before, last = first, *others
-
-    def on_task(state: TrainState, key: jax.Array) -> TrainState:
-        for action in before:
-            key, key_action = jax.random.split(key)
-            state = action(state, key_action)
-        return last(state, key)
-
-    return on_task
-
-
 def reset_head(network: Network, head: str, *, zero: bool) -> OnTask:
     """At a new task the output layer starts again.
 

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from experiments.launch import command_line, problems
+from experiments.launch import problems
+from experiments.methods import settings
 from experiments.studies import learning
 from loplax import envs
 
@@ -68,7 +69,7 @@ def test_presets_can_be_run_and_are_not_changed_by_it(name, preset, monkeypatch)
     number, bins = study.segments
     assert number * bins == study.bins
     methods = [study.method(config, method) for method in config.methods]
-    swept = {at for at, _ in command_line.flatten(config.sweep)}
+    swept = {at for at, _ in settings.flatten(config.sweep)}
     assert all(method.hparams.keys() <= swept for method in methods)
     assert json.loads(config.to_json()) == before
     supervised = isinstance(study, learning.Study)

@@ -9,7 +9,6 @@ import optax
 import pytest
 
 from loplax import streams, supervised
-from loplax.supervised import tasks
 from loplax.supervised.problem import Keeper, Problem, stateless
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
@@ -200,17 +199,3 @@ def test_contradictions_are_refused(changes, message):
     state = supervised.init(lambda *_: PROBLEM, jax.random.key(0), {})
     with pytest.raises(ValueError, match=message):
         supervised.segment(build, state, bins=1)
-
-
-def test_what_happens_at_a_task_happens_in_turn_with_keys_of_its_own():
-    def draws(name):
-        return lambda state, key: [*state, (name, float(jax.random.uniform(key)))]
-
-    one, two, three = (
-        tasks.in_turn(*map(draws, which)) for which in ("a", "ab", "abc")
-    )
-    key = jax.random.key(0)
-    assert one([], key) == draws("a")([], key)
-    names, drawn = zip(*three([], key), strict=True)
-    assert names == ("a", "b", "c")
-    assert len(set(drawn)) == 3

@@ -75,7 +75,7 @@ def test_figures_and_what_else_was_asked_for_are_written(swept):
         assert (workdir / name).read_bytes().startswith(b"\x89PNG")
         assert name in ended.stdout
     lines = (workdir / "progress.csv").read_text().splitlines()
-    assert lines[0] == "method,step,metric,mean" and len(lines) > 8
+    assert lines[0] == "method,unit,runs,step,metric,mean" and len(lines) > 8
 
 
 def test_a_table_and_the_place_of_the_results_are_printed(swept):

@@ -10,7 +10,7 @@ from experiments.launch import problems
 def test_every_problem_has_its_four_files():
     assert len(problems.NAMES) == 9
     for name in problems.NAMES:
-        folder = pathlib.Path(problems.config_file(name)).parent
+        folder = pathlib.Path(problems.part(name, "config").__file__).parent
         for file in ("config", "study", "plot", "run"):
             assert (folder / f"{file}.py").is_file()
         presets = problems.part(name, "config").PRESETS

@@ -17,6 +17,8 @@ class Progress(NamedTuple):
     method: str
     step: float
     metrics: dict
+    unit: int = 1
+    runs: int = 3
 
 
 TOLD = [
@@ -31,13 +33,24 @@ def test_csv_has_a_line_for_each_metric(tmp_path):
         writers.make("csv", tmp_path)(told)
     with (tmp_path / "progress.csv").open(newline="") as file:
         head, *rows = csv.reader(file)
-    assert head == ["method", "step", "metric", "mean"]
+    assert head == ["method", "unit", "runs", "step", "metric", "mean"]
     assert rows == [
-        ["cbp, fast", "20.0", "loss", "0.5"],
-        ["cbp, fast", "20.0", "dead", "nan"],
-        ["bp", "40.0", "loss", "0.25"],
-        ["bp", "40.0", "loss/old", "1.0"],
+        ["cbp, fast", "1", "3", "20.0", "loss", "0.5"],
+        ["cbp, fast", "1", "3", "20.0", "dead", "nan"],
+        ["bp", "1", "3", "40.0", "loss", "0.25"],
+        ["bp", "1", "3", "40.0", "loss/old", "1.0"],
     ]
+
+
+def test_csv_begins_anew_with_its_study(tmp_path):
+    """Not when it is asked for, since the study may be refused; once, then it adds."""
+    writers.make("csv", tmp_path)(TOLD[0])
+    old = (tmp_path / "progress.csv").read_bytes()
+    write = writers.make("csv", tmp_path, overwrite=True)
+    assert (tmp_path / "progress.csv").read_bytes() == old
+    for _ in range(2):
+        write(TOLD[1])
+    assert len((tmp_path / "progress.csv").read_text().splitlines()) == 5
 
 
 def test_tensorboard_has_a_folder_for_each_method(tmp_path, monkeypatch):
