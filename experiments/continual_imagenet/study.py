@@ -67,7 +67,7 @@ def make(config, data_dir: str | None = None) -> learning.Study:
         batch=config.batch,
         measures={"accuracy": losses.accuracy},
         data=data,
-        at_task="zero",
+        at_task=("zero_head",),
         fresh=False,  # it would learn for one epoch of many
     )
 

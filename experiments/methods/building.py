@@ -106,35 +106,37 @@ def stream(made: Method, plain: streams.Stream, hparams: Mapping) -> streams.Str
     return plain
 
 
-def slots(made: Method, hparams: Mapping) -> dict[str, Any]:
-    """The fields of `loplax.supervised.Problem` that the plugins fill.
+def fill(made: Method, problem: Problem, hparams: Mapping) -> Problem:
+    """Fills the slots of a problem that a method's plugins have something for.
 
     Args:
       made: the method.
+      problem: what it learns, complete but for them.
       hparams: the numbers by address, or traced.
 
     Returns:
-      The fields by name; what is evaluated is what learns, and what plugins add.
+      The problem. What is evaluated is what learns, and what plugins add.
+
+    Raises:
+      ValueError: for a number out of range, or a problem that lacks what one needs.
     """
     built = {
         slot: [
-            build(**_given(made, each, hparams)) for each, build in _filled(made, slot)
+            build(problem, **_given(made, each, hparams))
+            for each, build in _filled(made, slot)
         ]
         for slot in ("objective", "penalty", "extra_args", "keeper", "evaluated")
     }
+    starts = [
+        build(problem, **_given(made, each, hparams))
+        for each, build in _filled(made, "on_task")
+    ]
     merged = lambda parts: {name: of for part in parts for name, of in part.items()}
-    evaluated = [Problem._field_defaults["evaluated"], *built["evaluated"]]
-    return {
-        "objective": next(iter(built["objective"]), None),
-        "penalties": tuple(built["penalty"]),
-        "extra_args": merged(built["extra_args"]),
-        "keepers": tuple(built["keeper"]),
-        "evaluated": merged(evaluated),
-    }
-
-
-def on_task(made: Method, learned: Network, tx, head: str):
-    """What the method does at a new task; ``None`` if no plugin does anything."""
-    for _, build in _filled(made, "on_task"):
-        return build(learned, tx, head)
-    return None
+    return problem._replace(
+        objective=next(iter(built["objective"]), None),
+        penalties=tuple(built["penalty"]),
+        extra_args=merged(built["extra_args"]),
+        keepers=tuple(built["keeper"]),
+        evaluated=merged([problem.evaluated, *built["evaluated"]]),
+        on_task=(*problem.on_task, *starts),
+    )

@@ -104,7 +104,7 @@ def _claims(name: str, plugins: Mapping[str, Plugin]) -> str:
         slots = [*plugin.claims, *plugin.options]
         slots += [
             slot
-            for slot in ("optimizer", "objective", "on_task")
+            for slot in ("optimizer", "objective", "stream")
             if getattr(plugin, slot)
         ]
         for slot in slots:

@@ -52,7 +52,7 @@ class _Mean(NamedTuple):
     stats: Any
 
 
-def _ema(*, decay_rate) -> Keeper:
+def _ema(problem, *, decay_rate) -> Keeper:
     """Keeps the moving mean of the weights, which begins as the first of them."""
     checks.in_range("decay_rate", decay_rate, 0, 1)
     move = lambda old, new: decay_rate * old + (1 - decay_rate) * new
@@ -98,17 +98,21 @@ NETWORKS = {
         {"decay_rate": 0.999},
         compared=False,  # it needs something to be tested on
         keeper=_ema,
-        evaluated=lambda decay_rate: {"ema": lambda state: tuple(state.memory["ema"])},
+        evaluated=lambda problem, decay_rate: {
+            "ema": lambda state: tuple(state.memory["ema"])
+        },
     ),
     # Nikishin et al. 2022.
     "head_reset": Plugin(
         "head reset",
         "#ad494a",
-        on_task=lambda network, tx, head: tasks.reset_head(network, head, zero=False),
+        claims=("restart",),
+        on_task=lambda problem: tasks.reset_head(problem, zero=False),
     ),
     "full_reset": Plugin(
         "retrained",
         "#222222",
-        on_task=lambda network, tx, head: tasks.reset_all(network, tx),
+        claims=("restart",),
+        on_task=tasks.reset_all,
     ),
 }

@@ -31,8 +31,9 @@ class Plugin(NamedTuple):
 
     Builders get the plugin's numbers, which may be traced, and its choices as keyword
     arguments ``own``. Slots that hold one thing are ``optimizer``, ``objective``,
-    ``on_task``, those named in ``claims``, and every option of the network. What the
-    slots of the learner are given and return, `loplax.supervised.Problem` says.
+    ``stream``, those named in ``claims``, and every option of the network. What the
+    slots of the learner return, `loplax.supervised.Problem` says; they are given the
+    problem as it is without them.
 
     Attributes:
       label: what figures call it.
@@ -52,12 +53,12 @@ class Plugin(NamedTuple):
         optimiser before all others.
       around: ``(network, shape, **own) -> network`` for inputs of a shape.
       stream: ``(stream, **own) -> stream``.
-      objective: ``(**own) -> Problem.objective``.
-      penalty: ``(**own) -> `` one of ``Problem.penalties``.
-      extra_args: ``(**own) -> Problem.extra_args``.
-      keeper: ``(**own) -> `` one of ``Problem.keepers``.
-      evaluated: ``(**own) -> Problem.evaluated``, beside what learns.
-      on_task: ``(network, tx, head) -> Problem.on_task``.
+      objective: ``(problem, **own) -> Problem.objective``.
+      penalty: ``(problem, **own) -> `` one of ``Problem.penalties``.
+      extra_args: ``(problem, **own) -> Problem.extra_args``.
+      keeper: ``(problem, **own) -> `` one of ``Problem.keepers``.
+      evaluated: ``(problem, **own) -> Problem.evaluated``, beside what learns.
+      on_task: ``(problem, **own) -> `` one of ``Problem.on_task``.
       draws_output: whether it cannot begin with output weights of 0.
       compared: whether it is among all methods, when these are compared.
     """

@@ -16,6 +16,11 @@ from loplax.supervised import tasks
 from loplax.supervised.problem import Build, Network, Problem
 
 BINS_PER_SEGMENT = 5
+AT_TASK = {
+    "zero_head": functools.partial(tasks.reset_head, zero=True),
+    "new_head": functools.partial(tasks.reset_head, zero=False),
+    "new_optimizer": tasks.reset_optimizer,
+}
 
 
 class Study(NamedTuple):
@@ -41,8 +46,7 @@ class Study(NamedTuple):
       batch_norm: whether the network's statistics are those of Flax's BatchNorm.
       head: path of the output layer.
       output_initializer: distribution of its weights.
-      at_task: what becomes of the output layer at a new task: ``""``, ``"zero"`` or
-        ``"draw"``.
+      at_task: what happens at a new task, names in ``AT_TASK``.
       schedule: makes of a learning rate what the optimiser takes.
       early_stopping: whether tasks end with their best weights in validation.
       fresh: whether a fresh network learns the first chunk of each segment too.
@@ -70,7 +74,7 @@ class Study(NamedTuple):
     batch_norm: bool = False
     head: str = "output"
     output_initializer: Callable = nets.kaiming_uniform("linear")
-    at_task: str = ""
+    at_task: tuple[str, ...] = ()
     schedule: Callable[[jax.Array], Any] = lambda rate: rate
     early_stopping: bool = False
     fresh: bool = True
@@ -180,7 +184,7 @@ def problem(study: Study, config, name: str) -> Build:
     inputs = _example(study)
     shape = inputs.shape if study.batch == 1 else inputs.shape[1:]
     for each, plugin in made.plugins.items():
-        if study.at_task == "zero" and plugin.draws_output:
+        if "zero_head" in study.at_task and plugin.draws_output:
             raise ValueError(
                 f"{each} cannot start with an output layer that is set to 0."
             )
@@ -217,11 +221,12 @@ def problem(study: Study, config, name: str) -> Build:
             measures=study.measures,
             forward=study.forward if network is plain else None,
             features=study.features if given else None,
-            on_task=_on_task(study, made, network, tx),
             test_starts=study.test_starts,
+            head=study.head,
             observe=observe,
-            **building.slots(made, hparams),
         )
+        learned = learned._replace(on_task=_at_task(study, made, learned))
+        learned = building.fill(made, learned, hparams)
         if study.early_stopping:
             stopping = tasks.early_stopping(learned)
             learned = learned._replace(keepers=(*learned.keepers, stopping))
@@ -261,9 +266,8 @@ def _example(study: Study) -> Any:
     return jax.eval_shape(first, jax.random.key(0), study.data)
 
 
-def _on_task(study: Study, made: composing.Method, network: Network, tx):
-    """What the method does at a new task, or else the problem."""
-    found = building.on_task(made, network, tx, study.head)
-    if found or not study.at_task:
-        return found
-    return tasks.reset_head(network, study.head, zero=study.at_task == "zero")
+def _at_task(study: Study, made: composing.Method, learned: Problem) -> tuple:
+    """What the problem does at a new task, unless a plugin does that its own way."""
+    if any("restart" in plugin.claims for plugin in made.plugins.values()):
+        return ()
+    return tuple(AT_TASK[each](learned) for each in study.at_task)

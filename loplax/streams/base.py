@@ -47,6 +47,13 @@ class Stream(NamedTuple):
       epoch_ends: ``state -> bool``, whether an epoch ends with the chunk just drawn,
         where there are epochs.
       task_ends: ``state -> bool``, the same for a task.
+      weights: ``(state, item) -> [examples]``, how much each example of a minibatch
+        counts, of the sum 1; all the same if there is none.
+      session: the examples that this task learns from, where it has a set of them.
+      old_classes: ``state -> bool [classes]``, those that were there before this task,
+        where there are classes.
+      rehearse: ``settings -> Stream``, the same with what is rehearsed, where that can
+        be chosen; see `sessions`.
     """
 
     init: Callable[[jax.Array], Any]
@@ -59,3 +66,7 @@ class Stream(NamedTuple):
     validation: HeldOut | None = None
     epoch_ends: Callable[[Any], jax.Array] | None = None
     task_ends: Callable[[Any], jax.Array] | None = None
+    weights: Callable[[Any, Any], jax.Array] | None = None
+    session: HeldOut | None = None
+    old_classes: Callable[[Any], jax.Array] | None = None
+    rehearse: Callable[[Any], "Stream"] | None = None

@@ -103,14 +103,19 @@ def _begin(problem: Problem, state: TrainState):
     stream, items = problem.stream.draw(state.stream)
     before, task = problem.stream.task(state.stream), problem.stream.task(stream)
     begins, state = task != before, state._replace(stream=stream)
-    if problem.on_task is None:
+    if not problem.on_task:
         return state, items, begins
 
-    key, key_task = jax.random.split(state.key_task)
-    leave = lambda state, key: state
+    def act(state, keys):
+        for each, key in zip(problem.on_task, keys, strict=True):
+            state = each(state, key)
+        return state
+
+    key, *keys = jax.random.split(state.key_task, len(problem.on_task) + 1)
+    leave = lambda state, keys: state
     state = state._replace(key_task=key)
     new = begins & (before >= 0)
-    return branch.cond(new, problem.on_task, leave, state, key_task), items, begins
+    return branch.cond(new, act, leave, state, keys), items, begins
 
 
 def _test_start(problem: Problem, state: TrainState, begins: jax.Array) -> Metrics:

@@ -37,6 +37,25 @@ def learn(
     return state._replace(**carry), found
 
 
+def mean(problem: Problem, state: TrainState, item: Any, values: jax.Array):
+    """The mean of values of an item's examples, as the stream weighs them.
+
+    Args:
+      problem: what to learn.
+      state: where the run stands.
+      item: one of the items that ``stream.draw`` returned.
+      values: ``[examples]``, or a scalar for a single example.
+
+    Returns:
+      Their mean.
+    """
+    weigh = problem.stream.weights
+    if weigh is None:
+        return jnp.mean(values)
+    weights = weigh(state.stream, item)
+    return jnp.sum(values * weights, where=weights > 0)
+
+
 def step(
     problem: Problem, state: TrainState, item: Any
 ) -> tuple[TrainState, dict[str, jax.Array]]:
@@ -48,7 +67,8 @@ def step(
       item: one of the items that ``stream.draw`` returned.
 
     Returns:
-      The state, and the measures before the step, means over the minibatch.
+      The state, and the measures before the step, means over the minibatch as the
+      stream weighs it.
     """
     network = problem.network
     forward = problem.forward or units.tap(network.apply, has_aux=True)
@@ -58,7 +78,8 @@ def step(
     def objective(params):
         (outputs, stats), features = forward(params, state.stats, x)
         now, seen = state._replace(params=params), Seen(item, x, y, outputs, features)
-        found = jax.tree.map(jnp.mean, evaluation.measure(problem, outputs, y))
+        measured = evaluation.measure(problem, outputs, y)
+        found = jax.tree.map(lambda x: mean(problem, state, item, x), measured)
         own = problem.objective
         value = own(now, seen) if own else found["loss"]
         for penalty in problem.penalties:

@@ -20,12 +20,15 @@ class Network(NamedTuple):
       predict: ``(params, stats, inputs) -> outputs``, for evaluation.
       restart: ``(stats, replaced) -> stats`` gives the statistics of the units in
         ``replaced``, bool ``[size]`` per group name, their first values.
+      embed: ``(params, stats, inputs) -> [batch, features]``, what the output layer is
+        given, as in ``predict``; None where nothing needs it.
     """
 
     init: Callable[[jax.Array], tuple[Any, Any]]
     apply: Callable[[Any, Any, Any], tuple[Any, Any]]
     predict: Callable[[Any, Any, Any], Any]
     restart: Callable[[Any, Any], Any] = lambda stats, replaced: stats
+    embed: Callable[[Any, Any, Any], jax.Array] | None = None
 
 
 def stateless(init: Callable, apply: Callable) -> Network:
@@ -83,7 +86,7 @@ class Keeper(NamedTuple):
 class Problem(NamedTuple):
     """What to learn, with what. Its numbers may be traced.
 
-    What a step descends is the mean of ``loss``, or ``objective``, and all
+    What a step descends is the mean of ``loss``, as the stream weighs the examples, or ``objective``, and all
     ``penalties``. These see the state before the step, with the parameters that they
     are differentiated by: a penalty on ``state.params``, or a distance of
     ``seen.outputs`` from those of a teacher in ``state.memory``. What a transformation
@@ -106,14 +109,16 @@ class Problem(NamedTuple):
         ``tx`` its features; by default ``network.apply`` with its units tapped.
       features: ``(params, stats, inputs) -> features`` of ``groups``, for the
         diagnostics; by default those of ``network.predict``, tapped.
-      on_task: ``(TrainState, key) -> TrainState``, at the beginning of every task but
-        the first.
+      on_task: what happens at the beginning of every task but the first, in this order:
+        ``(TrainState, key) -> TrainState`` each.
       keepers: what else happens, in this order.
       evaluated: ``TrainState -> (params, stats)`` of what is tested, by the beginning
         of the names that the measures get; a mean of the weights in place of what
         learns, say, or beside it.
       test_starts: whether tests also take place when a task begins, after ``on_task``
         and before the first step.
+      head: name of the output layer, for whoever needs it: the whole or a part of its
+        path among the parameters; ``"output"`` is also ``"dense/output"``.
       observe: names of the diagnostics at the end of each bin, keys of
         ``loplax.supervised.FAMILIES``.
     """
@@ -129,12 +134,13 @@ class Problem(NamedTuple):
     extra_args: Mapping[str, Callable[["TrainState", Seen], Any]] = {}
     forward: Callable | None = None
     features: Callable | None = None
-    on_task: Callable[["TrainState", jax.Array], "TrainState"] | None = None
+    on_task: tuple[Callable[["TrainState", jax.Array], "TrainState"], ...] = ()
     keepers: tuple[Keeper, ...] = ()
     evaluated: Mapping[str, Callable[["TrainState"], tuple[Any, Any]]] = {
         "test": lambda state: (state.params, state.stats)
     }
     test_starts: bool = False
+    head: str = "output"
     observe: tuple[str, ...] = ("weights", "features")
 
 

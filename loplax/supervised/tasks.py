@@ -8,23 +8,41 @@ import jax.numpy as jnp
 import optax
 
 from loplax import branch, supervised
-from loplax.supervised.problem import Keeper, Network, Problem, TrainState
+from loplax.supervised.problem import Keeper, Problem, TrainState
 from loplax.units import paths
 
 OnTask = Callable[[TrainState, jax.Array], TrainState]
 
 
-def reset_head(network: Network, head: str, *, zero: bool) -> OnTask:
+def in_head(problem: Problem) -> Callable[[str], bool]:
+    """Says of a parameter by its path whether it belongs to the output layer.
+
+    Args:
+      problem: the problem; its ``head`` names the layer.
+
+    Returns:
+      ``path -> bool``.
+
+    Raises:
+      ValueError: if no parameter belongs to such a layer.
+    """
+    inside = lambda name: f"/{problem.head}/" in f"/{name}/"
+    shapes, _ = jax.eval_shape(problem.network.init, jax.random.key(0))
+    names = list(paths.by_path(shapes).leaves)
+    if not any(map(inside, names)):
+        raise ValueError(f"no layer {problem.head!r} among {names}.")
+    return inside
+
+
+def reset_head(problem: Problem, *, zero: bool) -> OnTask:
     """At a new task the output layer starts again.
 
     Args:
-      network: the model.
-      head: name of the output layer, the whole or a part of its path among the
-        parameters: ``"output"`` is also ``"dense/output"``.
+      problem: the problem.
       zero: whether the layer becomes 0; otherwise it is drawn anew.
 
     Returns:
-      ``Problem.on_task``. The optimiser's state is left as it is.
+      One of ``Problem.on_task``. The optimiser's state is left as it is.
 
     Raises:
       ValueError: if no parameter belongs to such a layer.
@@ -33,11 +51,7 @@ def reset_head(network: Network, head: str, *, zero: bool) -> OnTask:
       Dohare et al., Nature 632, 2024: zero in "Continual ImageNet", drawn anew in
       "Class-incremental CIFAR-100"; Nikishin et al. 2022.
     """
-    inside = lambda name: f"/{head}/" in f"/{name}/"
-    shapes, _ = jax.eval_shape(network.init, jax.random.key(0))
-    names = list(paths.by_path(shapes).leaves)
-    if not any(map(inside, names)):
-        raise ValueError(f"no layer {head!r} among {names}.")
+    inside = in_head(problem)
 
     def on_task(state: TrainState, key: jax.Array) -> TrainState:
         def start_again(path, old, new):
@@ -45,32 +59,45 @@ def reset_head(network: Network, head: str, *, zero: bool) -> OnTask:
                 return old
             return jnp.zeros_like(old) if zero else new
 
-        fresh, _ = network.init(key)
+        fresh, _ = problem.network.init(key)
         params = jax.tree.map_with_path(start_again, state.params, fresh)
         return state._replace(params=params)
 
     return on_task
 
 
-def reset_all(network: Network, tx: optax.GradientTransformation) -> OnTask:
+def reset_all(problem: Problem) -> OnTask:
     """At a new task network and optimiser start again.
 
     Args:
-      network: the model.
-      tx: the transformation.
+      problem: the problem.
 
     Returns:
-      ``Problem.on_task``. Schedules of optax go on, since they count the run's steps.
+      One of ``Problem.on_task``. Schedules of optax go on, since they count the run's
+      steps.
     """
     is_schedule = lambda state: isinstance(state, optax.ScaleByScheduleState)
     keep = lambda new, old: old if is_schedule(new) else new
 
     def on_task(state: TrainState, key: jax.Array) -> TrainState:
-        params, stats = network.init(key)
-        opt = jax.tree.map(keep, tx.init(params), state.opt, is_leaf=is_schedule)
+        params, stats = problem.network.init(key)
+        new = problem.tx.init(params)
+        opt = jax.tree.map(keep, new, state.opt, is_leaf=is_schedule)
         return state._replace(params=params, stats=stats, opt=opt)
 
     return on_task
+
+
+def reset_optimizer(problem: Problem) -> OnTask:
+    """At a new task the transformation starts again, with its schedules.
+
+    Args:
+      problem: the problem.
+
+    Returns:
+      One of ``Problem.on_task``.
+    """
+    return lambda state, key: state._replace(opt=problem.tx.init(state.params))
 
 
 class Best(NamedTuple):

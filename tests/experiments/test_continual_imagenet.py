@@ -56,7 +56,7 @@ def test_paper_is_the_published_setting(black_images):
     }
     made = study.make(config)
     assert (made.bins, made.steps_per_bin) == (2_000, 250 * 1_200)
-    assert (made.batch, made.at_task, made.head) == (100, "zero", "output")
+    assert (made.batch, made.at_task, made.head) == (100, ("zero_head",), "output")
     params, _ = made.network({}).init(jax.random.key(0))
     for layer in (*(params[f"conv_{i}"] for i in range(3)), *params["dense"].values()):
         bound = 1 / np.sqrt(layer["kernel"][..., 0].size)  # PyTorch's default

@@ -69,7 +69,7 @@ def test_paper_is_the_published_setting(black_images):
     assert config.shrink_and_perturb.period == 1
     made = study.make(config)
     assert (made.bins, made.steps_per_bin) == (800, 60_000)
-    assert made.batch == 1 and made.at_task == ""
+    assert made.batch == 1 and made.at_task == ()
 
 
 def test_a_narrower_network_is_published_too():

@@ -76,7 +76,7 @@ def builder(chunk=8, **changes):
         "tx": optax.with_extra_args_support(optax.sgd(0.05, 0.9)),
         "groups": (),
         "observe": (),
-        "on_task": to_zero,
+        "on_task": (to_zero,),
         "test_starts": True,
     }
     problem = Problem(**(fields | changes))

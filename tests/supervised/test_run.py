@@ -436,7 +436,7 @@ def test_on_task_acts_before_every_task_but_the_first():
         params = jax.tree.map(jnp.zeros_like, state.params)
         return state._replace(params=params, stats=stats)
 
-    build = builder(network=NETWORK._replace(init=init), on_task=on_task)
+    build = builder(network=NETWORK._replace(init=init), on_task=(on_task,))
     states, counts, drawn = [start(build, hparams=STILL)], [], []
     for chunk in range(9):
         state, found = segments(build, 1, 1, fresh=False)(states[-1])

@@ -275,24 +275,25 @@ def after_task(digits, at_task, name):
     study = study._replace(at_task=at_task)
     build = learning.problem(study, config, name)
     state, problem = started(build, study, config, name)
-    if problem.on_task is None:
+    if not problem.on_task:
         return None
+    (on_task,) = problem.on_task
     key = jax.random.key(5)
     changed = jax.tree.map(lambda x: x + 1, state.params)
-    after = problem.on_task(state._replace(params=changed), key).params
+    after = on_task(state._replace(params=changed), key).params
     return changed, after, problem.network.init(key)[0]
 
 
 @pytest.mark.parametrize(
     ("at_task", "name", "what"),
     [
-        ("", "bp", "nothing"),
-        ("zero", "bp", "zero"),
-        ("draw", "bp", "draw"),
-        ("", "head_reset", "draw"),
-        ("zero", "head_reset", "draw"),
-        ("zero", "full_reset", "all"),
-        ("zero", "linear", "zero"),
+        ((), "bp", "nothing"),
+        (("zero_head",), "bp", "zero"),
+        (("new_head",), "bp", "draw"),
+        ((), "head_reset", "draw"),
+        (("zero_head",), "head_reset", "draw"),
+        (("zero_head",), "full_reset", "all"),
+        (("zero_head",), "linear", "zero"),
     ],
 )
 def test_new_tasks(digits, at_task, name, what):
@@ -320,7 +321,7 @@ def test_a_schedule_goes_on_when_all_else_starts_again(digits):
         updates, opt = problem.tx.update(ones, state.opt, state.params, features={})
         np.testing.assert_allclose(updates["output"]["bias"], -count)
         state = state._replace(opt=opt)
-        state = problem.on_task(state, jax.random.key(count))
+        state = problem.on_task[0](state, jax.random.key(count))
 
 
 @pytest.mark.parametrize("name", ["bp", "input_normalization", "plasticity_injection"])

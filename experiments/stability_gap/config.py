@@ -1,0 +1,78 @@
+"""The stability gap: accuracy on old tasks falls whenever a new session starts.
+
+Rotated MNIST as in van de Ven's code for Hess et al. 2023 (arXiv 2311.04898), at
+another size in all presets but ``rotated``.
+"""
+
+import ml_collections
+
+from experiments.methods import settings
+from experiments.studies import defaults
+
+# What each preset is for; the first is the default.
+PRESETS = {
+    "laptop": "rotated MNIST, reduced, 5 seeds, every update evaluated; ten minutes",
+    "digits": "6 classes of handwritten digits, then 4, no download; a minute",
+    "rotated": "rotated MNIST at the size of van de Ven's code",
+    "smoke": "seconds, on the digits; for tests",
+}
+
+
+def get_config(preset: str = "laptop") -> ml_collections.ConfigDict:
+    """Returns the configuration of a preset.
+
+    Args:
+      preset: a key of ``PRESETS``.
+
+    Returns:
+      The configuration; every field can be set on the command line.
+
+    Raises:
+      ValueError: for an unknown preset.
+    """
+    settings.check_preset(preset, PRESETS)
+    config = ml_collections.ConfigDict()
+    config.methods = ("bp", "joint", "er", "er+ema", "cbp", "er+cbp")
+    config.dataset = "mnist"  # any of loplax.streams.datasets
+    config.order = "rotations"  # rotations, permutations, classes or data
+    config.degrees = (0, 80, 160)  # of rotations
+    config.classes = ()  # of each session, where classes come in
+    config.sessions = 5  # where the data come in parts, or in permutations
+    config.train_examples = 12_000  # the first so many, of each session's; 0: all
+    config.test_examples = 500
+    config.steps = 300  # minibatches per session
+    config.batch = 128
+    config.hidden = (400, 400)
+    config.activation = "relu"  # relu, tanh, sigmoid, elu, leaky_relu, swish
+    config.optimizer = "sgd"  # or another of experiments/methods
+    config.new_optimizer = False  # whether it starts again in every session
+    config.subsets = "sessions"  # tested apart: sessions, old_new or recent
+    config.every = 1  # updates per bin: at its end all subsets are tested
+    config.seeds = 5
+    config.seed = 0  # of the study: another seed, other runs
+
+    config.learning_rate = 0.1
+    config.observe = ()  # diagnostics, at the end of each bin
+    settings.add_methods(config)
+    config.cbp.replacement_rate = 1e-3
+    config.ema.decay_rate = 0.98
+    defaults.add_execution(config)
+    config.unroll = 1  # steps per loop iteration; 0: 2 on cpu, 1 elsewhere
+
+    if preset == "rotated":
+        config.train_examples, config.test_examples = 0, 2000
+        config.steps = 500
+    if preset in ("digits", "smoke"):
+        config.dataset = "digits"
+        config.order, config.classes = "classes", (6, 4)
+        config.subsets = "old_new"
+        config.train_examples, config.test_examples = 0, 297
+        config.hidden = (100, 100)
+        config.batch = 32
+        config.er.capacity, config.er.memory = 200, 32
+        config.joint.memory = 32
+    if preset == "smoke":
+        config.hidden, config.steps, config.seeds = (8,), 20, 2
+        config.every = 4
+    settings.add_sweep(config)
+    return config.lock()

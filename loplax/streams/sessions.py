@@ -1,0 +1,401 @@
+"""Learning in sessions: classes, domains or parts of the data, one after the other."""
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from loplax import branch
+from loplax.streams import base, rehearsal
+from loplax.streams.rehearsal import Buffer, Rehearsal
+from loplax.streams.splits import Split
+
+# What is tested apart, by name: the subsets of `sessions`, and which they are, given an
+# example's session, that of the run, and the last one that has something to test.
+SUBSETS = {
+    "old_new": {
+        "base": lambda own, now, last: own == 0,
+        "old": lambda own, now, last: own < jnp.minimum(now, last),
+        "new": lambda own, now, last: own == jnp.minimum(now, last),
+        "all": lambda own, now, last: own <= now,
+    },
+    "recent": {
+        "first": lambda own, now, last: own == 0,
+        "previous": lambda own, now, last: own == now - 1,
+        "current": lambda own, now, last: own == now,
+    },
+}
+
+
+class Minibatch(NamedTuple):
+    """What a step learns from.
+
+    Attributes:
+      index: numbers of the examples, int32 ``[examples]``.
+      counts: whether they count, bool ``[examples]``.
+      is_new: whether they are drawn from the session, and not the buffer, bool
+        ``[examples]``.
+      slot: where the example comes from in the buffer, or is put, int32
+        ``[examples]``; the capacity where it is neither.
+    """
+
+    index: jax.Array
+    counts: jax.Array
+    is_new: jax.Array
+    slot: jax.Array
+
+
+class SessionsState(NamedTuple):
+    """State of the stream.
+
+    Attributes:
+      key: typed key of the draws to come.
+      key_session: typed key of the orders in which this session's examples are shown.
+      step: minibatches drawn so far, int32 scalar.
+      task: number of the session, int32 scalar; -1 before the first.
+      order: training examples by session, int32 ``[examples]``.
+      starts: where each session begins in it, int32 ``[sessions + 1]``.
+      since: the first session that has each class, int32 ``[classes]``.
+      tested: examples to test on by session, int32 ``[tests]``.
+      tested_in: the session of each of these, int32 ``[tests]``.
+      buffer: what is rehearsed.
+    """
+
+    key: jax.Array
+    key_session: jax.Array
+    step: jax.Array
+    task: jax.Array
+    order: jax.Array
+    starts: jax.Array
+    since: jax.Array
+    tested: jax.Array
+    tested_in: jax.Array
+    buffer: Buffer
+
+
+def sessions(
+    train: tuple[jax.Array, jax.Array],
+    test: tuple[jax.Array, jax.Array],
+    split: Split,
+    *,
+    classes: int,
+    steps: int | Sequence[int],
+    batch: int = 128,
+    subsets: str = "sessions",
+    test_batch: int = 500,
+    probe: int = 500,
+    rehearse: Rehearsal | None = None,
+) -> base.Stream:
+    """Minibatches of one session after the other, and of what is rehearsed.
+
+    Within a session every example is shown once, in random order, before any is shown
+    again. All outputs are there from the start.
+
+    Args:
+      train: inputs ``[examples, ...]``, of which uint8 become float32 in [0, 1] in the
+        step, and labels, integers from 0 ``[examples]``.
+      test: the same for testing.
+      split: which examples belong to which session.
+      classes: number of classes.
+      steps: minibatches per session, the same for all or one number each. The first
+        ones may be 0: they are what the network knows before it learns.
+      batch: examples of a minibatch, all of the session, where nothing is rehearsed.
+      subsets: what is tested apart: ``"sessions"``, each one from its beginning on;
+        ``"old_new"``: the first session (``base``), all before this one (``old``), this
+        one (``new``) and ``all`` so far; ``"recent"``: the ``first``, the ``previous``
+        and the ``current`` one.
+      test_batch: examples tested at a time.
+      probe: examples of the diagnostics: of the session's tests.
+      rehearse: what is kept of the sessions, and shown again.
+
+    Returns:
+      The stream; inputs ``[batch, ...]``, targets int32 ``[batch]``. With its field
+      ``rehearse`` the same stream is made with another `Rehearsal`.
+
+    Raises:
+      ValueError: for sizes out of range, or names that are not known.
+
+    Example:
+      >>> from loplax.streams import splits
+      >>> x, y = jnp.arange(8.0)[:, None], jnp.arange(8) // 2
+      >>> split = splits.class_incremental(y, y, (2, 2))
+      >>> sizes = {"classes": 4, "steps": 3, "batch": 2}
+      >>> stream = sessions((x, y), (x, y), split, **sizes)
+      >>> state, items = stream.draw(stream.init(jax.random.key(0)))
+      >>> inputs, labels = stream.example(state, jax.tree.map(lambda x: x[0], items))
+      >>> inputs.shape, stream.chunk, stream.test.subsets
+      ((2, 1), 3, ('0', '1'))
+
+    References:
+      van de Ven et al. 2022 on class- and domain-incremental learning; De Lange et al.
+      2023 on what happens at each update.
+    """
+    steps = (steps,) * split.sessions if isinstance(steps, int) else tuple(steps)
+    _check(train, test, split, steps, subsets, batch, test_batch, probe)
+    examples, tests = train[1].size, test[1].size
+    rules = rehearse or Rehearsal(capacity=1, memory=0)
+    rules = rules._replace(new=batch if rules.new is None else rules.new)
+    rehearsal.check(rules, examples)
+    capacity = rules.capacity or examples
+    composed = _composition(rules, split.sessions)
+    ends = np.cumsum(steps)
+    before = int(np.argmax(np.array(steps) > 0))  # sessions without steps
+    chunk = math.gcd(*steps)
+    number = jnp.arange(int(composed.sum(axis=1).max()))
+    label_of = lambda index: jnp.asarray(train[1])[index].astype(jnp.int32)
+
+    def init(key) -> SessionsState:
+        key, key_split, key_session, key_offer = jax.random.split(key, 4)
+        own, tested_in = split.of(key_split)
+        order, tested = jnp.argsort(own), jnp.argsort(tested_in)
+        starts = jnp.searchsorted(own[order], jnp.arange(split.sessions + 1))
+        never = jnp.full(classes, split.sessions, jnp.int32)
+        state = SessionsState(
+            key,
+            key_session,
+            jnp.int32(0),
+            jnp.int32(before - 1),
+            order.astype(jnp.int32),
+            starts.astype(jnp.int32),
+            never.at[label_of(jnp.arange(examples))].min(own),
+            tested.astype(jnp.int32),
+            tested_in[tested].astype(jnp.int32),
+            rehearsal.empty(capacity),
+        )
+        known = before - (rules.fill == "after")  # the last one is offered after it
+        for task, key in enumerate(jax.random.split(key_offer, max(known, 0))):
+            state = state._replace(buffer=offer_all(state, task, key))
+        return state
+
+    def members(state, task) -> tuple[jax.Array, jax.Array]:
+        """A session's examples, and which of so many there are."""
+        number = jnp.arange(split.largest)
+        first, end = state.starts[task], state.starts[task + 1]
+        places = jnp.minimum(first + number, end - 1)
+        return state.order[places], number < end - first
+
+    def offer_all(state, task, key) -> Buffer:
+        key_order, key_offer = jax.random.split(key)
+        index, valid = members(state, task)
+        mixed = jax.random.permutation(key_order, split.largest)
+        offered = index[mixed], label_of(index[mixed]), valid[mixed]
+        return offer(state.buffer, *offered, task, key_offer)[0]
+
+    offer = functools.partial(rehearsal.offer, rules.policy, classes)
+
+    def begin_session(state, task, key) -> SessionsState:
+        key_session, key_offer = jax.random.split(key)
+        state = state._replace(key_session=key_session)
+        if rules.fill == "before":
+            return state._replace(buffer=offer_all(state, task, key_offer))
+        if rules.fill == "after" and rules.memory + sum(rules.later):
+            buffer = functools.partial(offer_all, state)
+            leave = lambda task, key: state.buffer
+            there = state.task >= 0
+            buffer = branch.cond(there, buffer, leave, state.task, key_offer)
+            return state._replace(buffer=buffer)
+        return state
+
+    def draw(state):
+        key, key_begin, key_items = jax.random.split(state.key, 3)
+        task = jnp.searchsorted(jnp.asarray(ends), state.step, side="right")
+        task = jnp.minimum(task, split.sessions - 1).astype(jnp.int32)
+        leave = lambda state, task, key: state
+        begins = task != state.task
+        state = branch.cond(begins, begin_session, leave, state, task, key_begin)
+        within = state.step - jnp.asarray(ends - np.array(steps))[task]
+        new = _shown(state, task, within, composed, split, chunk)
+        state = state._replace(key=key, task=task, step=state.step + chunk)
+        keys = jax.random.split(key_items, chunk)
+        compose = functools.partial(_compose, composed, number, rules, task)
+
+        def one(buffer, each):
+            (index, is_first), key = each
+            key_pick, key_offer = jax.random.split(key)
+            item = compose(buffer, index, key_pick)
+            if rules.fill != "online":
+                return buffer, item
+            valid = item.counts & item.is_new & is_first
+            offered = item.index, label_of(item.index), valid
+            buffer, slots = offer(buffer, *offered, task, key_offer)
+            return buffer, item._replace(slot=jnp.where(item.is_new, slots, item.slot))
+
+        buffer, items = jax.lax.scan(one, state.buffer, (new, keys))
+        return state._replace(buffer=buffer), items
+
+    def example(state, item):
+        return _scaled(train[0], item.index), label_of(item.index)
+
+    def weights(state, item) -> jax.Array:
+        return _weights(rules, state.task, item)
+
+    def test_at(state, places):
+        index = state.tested[places]
+        labels = jnp.asarray(test[1])[index].astype(jnp.int32)
+        return _scaled(test[0], index), labels
+
+    def test_some(state, i):
+        places = i * test_batch + jnp.arange(test_batch)
+        there, places = places < tests, jnp.minimum(places, tests - 1)
+        own, last = state.tested_in[places], state.tested_in[-1]
+        kinds = SUBSETS.get(subsets, {}).values()
+        inside = [kind(own, state.task, last) for kind in kinds] or [
+            (own == each) & (own <= state.task) for each in range(split.sessions)
+        ]
+        counted = there[:, None] & jnp.stack(inside, axis=1)
+        return *test_at(state, places), counted.astype(jnp.float32)
+
+    def session_some(state, i):
+        index, valid = members(state, state.task)
+        places = i * test_batch + jnp.arange(test_batch)
+        there = places < split.largest
+        places = jnp.minimum(places, split.largest - 1)
+        counted = (there & valid[places]).astype(jnp.float32)
+        return _scaled(train[0], index[places]), label_of(index[places]), counted
+
+    def probe_batch(state):
+        now = jnp.minimum(state.task, state.tested_in[-1])
+        first = jnp.searchsorted(state.tested_in, now)
+        size = jnp.searchsorted(state.tested_in, now, side="right") - first
+        return test_at(state, first + jnp.arange(probe) % jnp.maximum(size, 1))
+
+    names = tuple(SUBSETS.get(subsets, map(str, range(split.sessions))))
+    again = functools.partial(
+        sessions,
+        train,
+        test,
+        split,
+        classes=classes,
+        steps=steps,
+        batch=batch,
+        subsets=subsets,
+        test_batch=test_batch,
+        probe=probe,
+    )
+    return base.Stream(
+        init,
+        draw,
+        example,
+        probe_batch,
+        chunk,
+        task=lambda state: state.task,
+        test=base.HeldOut(test_some, -(-tests // test_batch), names),
+        task_ends=lambda state: state.step == jnp.asarray(ends)[state.task],
+        weights=weights,
+        session=base.HeldOut(session_some, -(-split.largest // test_batch)),
+        old_classes=lambda state: state.since < state.task,
+        rehearse=lambda rehearsal: again(rehearse=rehearsal),
+    )
+
+
+def _scaled(inputs: jax.Array, index: jax.Array) -> jax.Array:
+    chosen = jnp.asarray(inputs)[index]
+    return chosen / 255.0 if inputs.dtype == jnp.uint8 else chosen
+
+
+def _composition(rules: Rehearsal, number: int) -> np.ndarray:
+    """Examples of a minibatch: new, of the buffer, of its base; ``[sessions, 3]``."""
+    sessions = np.arange(number)
+    more = sessions + (rules.fill == "before") if rules.per_session else 1
+    rows = np.stack(np.broadcast_arrays(rules.new, rules.memory * more, 0 * sessions))
+    rows = rows.T.copy()
+    if rules.later:
+        rows[2:] = rules.later
+    return rows
+
+
+def _shown(
+    state: SessionsState,
+    task: jax.Array,
+    within: jax.Array,
+    composed: np.ndarray,
+    split: Split,
+    chunk: int,
+) -> tuple[jax.Array, jax.Array]:
+    """The session's examples in the coming minibatches, and whether it is their first
+    time; both ``[chunk, batch]``.
+
+    Example number ``k`` of a session is one of pass ``k // size``, in which they are
+    sorted by random numbers.
+    """
+    batch, most = int(composed.sum(axis=1).max()), max(int(composed[:, 0].max()), 1)
+    new, first = jnp.asarray(composed[:, 0])[task], state.starts[task]
+    size = state.starts[task + 1] - first
+    begin = within * new // jnp.maximum(size, 1) * size
+    numbers = begin + jnp.arange(chunk * most + 2 * split.largest)
+    draw = lambda number: jax.random.uniform(
+        jax.random.fold_in(state.key_session, number)
+    )
+    mixed = jnp.lexsort((jax.vmap(draw)(numbers), numbers // size))
+    place = numbers[mixed] % size
+    number = jnp.minimum(jnp.arange(batch), most - 1)
+    wanted = (within + jnp.arange(chunk))[:, None] * new + number
+    return state.order[first + place[wanted - begin]], wanted < size
+
+
+def _compose(
+    composed: np.ndarray,
+    number: jax.Array,
+    rules: Rehearsal,
+    task: jax.Array,
+    buffer: Buffer,
+    new: jax.Array,
+    key: jax.Array,
+) -> Minibatch:
+    """A minibatch of new examples and those of the buffer."""
+    key_memory, key_base = jax.random.split(key)
+    until = jnp.cumsum(jnp.asarray(composed)[task])
+    filled = buffer.index != rehearsal.EMPTY
+    between = filled & (buffer.session > 0) & (buffer.session < task)
+    apart = bool(rules.later) & (task > 1)
+    flags = jnp.where(apart, between, filled)
+    slot = rehearsal.pick(key_memory, flags, number.size)
+    if rules.later:
+        is_base = filled & (buffer.session == 0)
+        of_base = rehearsal.pick(key_base, is_base, number.size)
+        slot = jnp.where(number >= until[1], of_base, slot)
+    is_new = number < until[0]
+    there = slot < filled.size
+    kept = jnp.maximum(buffer.index[jnp.minimum(slot, filled.size - 1)], 0)
+    return Minibatch(
+        index=jnp.where(is_new, new, kept),
+        counts=is_new | (there & (number < until[2])),
+        is_new=is_new,
+        slot=jnp.where(is_new, filled.size, slot),
+    )
+
+
+def _weights(rules: Rehearsal, task: jax.Array, item: Minibatch) -> jax.Array:
+    """How much each example counts; they sum to 1."""
+    parts = [item.counts & item.is_new, item.counts & ~item.is_new]
+    sizes = [jnp.sum(part) for part in parts]
+    if rules.weighting == "examples":
+        return item.counts / jnp.maximum(sum(sizes), 1)
+    share = rules.new_weight if rules.weighting == "fixed" else 1 / (task + 1)
+    share = jnp.where(sizes[1] == 0, 1.0, jnp.where(sizes[0] == 0, 0.0, share))
+    shares = jnp.stack([share, 1 - share]) / jnp.maximum(jnp.stack(sizes), 1)
+    return parts[0] * shares[0] + parts[1] * shares[1]
+
+
+def _check(train, test, split, steps, subsets, batch, test_batch, probe) -> None:
+    for name, (inputs, labels) in (("train", train), ("test", test)):
+        if labels.ndim != 1 or inputs.shape[:1] != labels.shape or not labels.size:
+            raise ValueError(
+                f"{name} must be inputs [examples, ...] and labels [examples], got "
+                f"{inputs.shape} and {labels.shape}."
+            )
+    if len(steps) != split.sessions:
+        raise ValueError(f"{split.sessions} sessions need as many steps, got {steps}.")
+    positive = [n > 0 for n in steps]
+    if min(steps) < 0 or sorted(positive) != positive or not any(positive):
+        raise ValueError(f"steps must be positive, but for the first ones: {steps}.")
+    known = ("sessions", *SUBSETS)
+    if subsets not in known:
+        raise ValueError(f"subsets must be one of {known}, got {subsets!r}.")
+    for name, n in (("batch", batch), ("test_batch", test_batch), ("probe", probe)):
+        if n < 1:
+            raise ValueError(f"{name} must be at least 1, got {n}.")
