@@ -12,9 +12,9 @@ The arrays, of numpy or of JAX, may have leading axes (runs, seeds), written ``.
 - ``matrix``: ``[..., tasks, tasks]``, :math:`R_{kj}`, accuracy of task j when session k
   has ended, from `accuracy_matrix`.
 
-Leading axes broadcast. A number that does not exist is NaN, and never 0: a value that a
-formula needs and that is missing makes the result NaN, unless the function says that it
-passes over NaN.
+Leading axes broadcast to those of ``accuracy``. A number that does not exist is NaN,
+and never 0: a value that a formula needs and that is missing makes the result NaN,
+unless the function says that it passes over NaN.
 """
 
 from loplax.metrics import arrays
