@@ -133,18 +133,16 @@ def report(
 def _runs(dataset: xarray.Dataset, metric: str, joint: int | None) -> _Runs:
     names, tasks = _subsets(dataset, metric)
     order = (*_RUN, "bin", "subset")
-    values = (
-        results.counting(dataset, metric).sel(subset=names).transpose(*order).values
-    )
-    task = results.counting(dataset, "task").transpose(*order[:3]).values
+    counting = lambda name: results.counting(dataset, name)
+    get = lambda name: counting(name).transpose(*order, missing_dims="ignore")
+    values, task = get(metric).sel(subset=names).values, get("task").values
     over = _over(dataset)
     sessions = over.shape[-1]
     if tasks and sessions > tasks:
         raise ValueError(f"{sessions} tasks, but the subsets are {', '.join(names)}")
     starts = np.full((*over.shape, len(names)), np.nan)
     if f"{metric}_start" in dataset:
-        begun = results.counting(dataset, f"{metric}_start").sel(subset=names)
-        begun = begun.transpose(*order).values
+        begun = get(f"{metric}_start").sel(subset=names).values
         starts = metrics.by_session(begun, task, sessions, 1)[..., 0, :]
     subsets = names + [name for name in _NAMED if name not in names]
     accuracy = _with_named(values, task, subsets, tasks)
@@ -153,7 +151,7 @@ def _runs(dataset: xarray.Dataset, metric: str, joint: int | None) -> _Runs:
     reference = np.full_like(ends[:1], np.nan)
     if joint is not None:
         reference = np.where(over[[joint], ..., None], ends[[joint]], np.nan)
-    longest = int(max(np.sum(task == k, axis=-1).max() for k in range(sessions)))
+    longest = max(1, *(np.sum(task == k, axis=-1).max() for k in range(sessions)))
     curves = metrics.by_session(accuracy, task, sessions, longest, starts)
     curves = np.moveaxis(curves, -1, -2)
     steps = np.arange(longest + 1) * dataset["step"].values[0]
