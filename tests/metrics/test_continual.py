@@ -102,6 +102,13 @@ def test_the_two_forgettings_differ_where_a_task_became_better_later():
     close(metrics.forgetting_from_max(matrix)[1], 0.5 - 0.7)
 
 
+def test_the_maximum_passes_over_sessions_in_which_a_task_had_no_examples():
+    matrix = np.array([[0.8, NAN, NAN], [0.7, 0.9, NAN], [0.6, 0.7, 0.8]])
+    close(metrics.forgetting_from_max(matrix), [NAN, 0.1, (0.2 + 0.2) / 2])
+    matrix[:2, 1] = NAN
+    assert np.isnan(metrics.forgetting_from_max(matrix)[2])
+
+
 def test_a_missing_session_is_not_passed_over():
     matrix = MATRIX.copy()
     matrix[2] = NAN
@@ -293,6 +300,13 @@ def test_calibration_by_hand():
     close(metrics.expected_calibration_error(logits, labels, 1), one_bin)
     shifted = metrics.expected_calibration_error(logits + 100.0, labels)
     close(shifted, expected)
+
+
+def test_a_bin_of_confidences_has_its_upper_end():
+    """0.5, wrong, in (0, 0.5]; 0.9, right, in (0.5, 1]."""
+    logits = np.array([[0.0, 0.0], [np.log(9), 0.0]])
+    found = metrics.expected_calibration_error(logits, [1, 0], 2)
+    close(found, (0.5 + 0.1) / 2)
 
 
 def test_calibration_at_its_ends():

@@ -152,8 +152,10 @@ def test_a_report_of_classes():
 
 
 def test_without_starts_nothing_looks_back_to_them():
-    full = continual.report(study(TASKS, STARTS, ["0", "1"]))
-    bare = continual.report(study(TASKS, None, ["0", "1"]))
+    full, bare = (
+        continual.report(study(TASKS, starts, ["0", "1"]), joint="bp")
+        for starts in (STARTS, None)
+    )
     backward = [
         *("drop_depth", "drop_depth_smoothed", "recovery_time_before", "gap_before"),
         *("gap_before_with_start", "gap_joint_with_start", "forward_transfer"),
@@ -194,6 +196,17 @@ def test_a_run_that_diverges_has_no_numbers_from_then_on():
         assert last.sel(arm="bp").isnull().all(), name
     assert value(table, "average_accuracy", session=0) == 0.75
     assert not np.isnan(table.sel(arm="cbp")["learning_accuracy"])
+
+
+def test_a_joint_run_that_diverges_is_no_reference_from_then_on():
+    found = study(TASKS, STARTS, ["0", "1"], arms=("bp", "joint"))
+    found["bins_sound"].values[1], found["diverged"].values[1] = 7, True
+    table = continual.report(found, joint="joint")
+    assert value(table, "intransigence")[0] == 0
+    assert np.isnan(value(table, "intransigence")[1])
+    assert np.isnan(value(table, "gap_joint", subset="all"))
+    assert np.isnan(value(table, "time_to_target")[1])
+    assert value(table, "average_accuracy")[1] == 0.75
 
 
 def test_nothing_of_a_study_that_has_not_begun():
