@@ -35,7 +35,7 @@ ALLOWED = {
         "units",
     },
     "ppo": {"diagnostics", "metrics", "optim", "precision", "units"},
-    "studies": {"locks"},
+    "studies": {"locks", "metrics"},
     "locks": set(),
 }
 WITHOUT_FLAX = tuple(name for name in ALLOWED if name not in ("nets", "envs", "flax"))
