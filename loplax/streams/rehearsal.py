@@ -17,7 +17,7 @@ class Rehearsal(NamedTuple):
     """What is kept of earlier sessions, and shown again.
 
     Attributes:
-      capacity: examples in the buffer; 0 for as many as there are.
+      capacity: most examples in the buffer; 0 for as many as there are.
       policy: which stay when it is full, one of `POLICIES`.
       fill: when examples are offered to it: ``"after"`` their session, all in random
         order; ``"online"``, as they are learned for the first time; or ``"before"``
@@ -64,19 +64,14 @@ class Buffer(NamedTuple):
     offered: jax.Array
 
 
-def check(rehearsal: Rehearsal, examples: int) -> None:
-    """Raises ``ValueError`` for settings that mean nothing for so many examples."""
+def check(rehearsal: Rehearsal) -> None:
+    """Raises ``ValueError`` for settings that mean nothing."""
     checks.one_of("policy", rehearsal.policy, tuple(POLICIES))
     checks.one_of("fill", rehearsal.fill, FILLS)
     checks.one_of("weighting", rehearsal.weighting, WEIGHTINGS)
     checks.in_range("new_weight", rehearsal.new_weight, 0, 1)
     for name in ("capacity", "new", "memory"):
         checks.whole(name, getattr(rehearsal, name), 0)
-    if rehearsal.capacity > examples:
-        raise ValueError(
-            f"capacity must be at most the {examples} examples there are, got "
-            f"{rehearsal.capacity}; 0 keeps all."
-        )
     if rehearsal.new + rehearsal.memory < 1:
         raise ValueError("new and memory must not both be 0.")
     if rehearsal.new == 0 and rehearsal.fill != "before":

@@ -139,8 +139,8 @@ def sessions(
     examples, tests = train[1].size, test[1].size
     rules = rehearse or Rehearsal(capacity=1, memory=0)
     rules = rules._replace(new=batch if rules.new is None else rules.new)
-    rehearsal.check(rules, examples)
-    capacity = rules.capacity or examples
+    rehearsal.check(rules)
+    capacity = min(rules.capacity or examples, examples)
     composed = _composition(rules, split.sessions)
     ends = np.cumsum(steps)
     before = int(np.argmax(np.array(steps) > 0))  # sessions without steps

@@ -497,7 +497,7 @@ def towards_the_mean():
 LIVELY = builder(
     noisy,
     RUNNING,
-    on_task=tasks.reset_head(RUNNING, "output", zero=False),
+    on_task=(tasks.reset_head(PROBLEM._replace(network=RUNNING), zero=False),),
     keepers=(towards_the_mean(),),
     observe=("weights",),
 )

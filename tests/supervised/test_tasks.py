@@ -84,6 +84,10 @@ def build(hparams, key, data, **changes):
     return problem._replace(**changes)
 
 
+def problem(**changes):
+    return build({"learning_rate": 0.1}, None, None, **changes)
+
+
 def stopping(hparams, key, data):
     problem = build(hparams, key, data)
     return problem._replace(keepers=(tasks.early_stopping(problem),))
@@ -116,7 +120,7 @@ def assert_same(found, expected):
 def test_a_new_head_leaves_all_else_as_it_is(head, zero):
     """Named by any part of its path; the optimiser keeps what it knows."""
     state, key = started(), jax.random.key(1)
-    new = tasks.reset_head(NETWORK, head, zero=zero)(state, key)
+    new = tasks.reset_head(problem(head=head), zero=zero)(state, key)
     expected = NETWORK.init(key)[0]["top"]
     if zero:
         expected = jax.tree.map(np.zeros_like, expected)
@@ -129,7 +133,7 @@ def test_a_new_head_leaves_all_else_as_it_is(head, zero):
 def test_an_unknown_head_is_refused():
     for head in ("out", "outputs", "kernel/output", ""):
         with pytest.raises(ValueError, match="'top/output/kernel'"):
-            tasks.reset_head(NETWORK, head, zero=True)
+            tasks.reset_head(problem(head=head), zero=True)
 
 
 def test_everything_starts_again():
@@ -138,7 +142,7 @@ def test_everything_starts_again():
     params, stats = NETWORK.init(key)
     adam, schedule = jax.tree.map(lambda x: x + 3, tx.init(params))
     state = started()._replace(opt=(adam, schedule))
-    new = tasks.reset_all(NETWORK, tx)(state, key)
+    new = tasks.reset_all(problem(tx=tx))(state, key)
     opt = tx.init(params)[0], schedule
     assert_same(new, state._replace(params=params, stats=stats, opt=opt))
     assert int(schedule.count) == 3

@@ -13,7 +13,8 @@ import optax
 import pytest
 
 from experiments.methods import building, settings
-from loplax import nets, supervised, units
+from loplax import nets, streams, supervised, units
+from loplax.supervised import losses
 
 KEY = jax.random.key(1)
 INITIALIZER = nets.kaiming_uniform("relu")
@@ -44,6 +45,38 @@ def _injected():
 
 
 INJECTED = _injected()
+
+
+def sessions():
+    """Two sessions of the same two classes."""
+    x = np.random.default_rng(1).normal(size=(24, *SHAPE)).astype(np.float32)
+    labels = np.arange(24) % 2
+    split = streams.given(np.arange(24) // 12, np.arange(24) // 12)
+    data = (x, labels), (x, labels)
+    sizes = {"classes": 2, "steps": 4, "batch": 4, "test_batch": 8, "probe": 4}
+    return streams.sessions(*data, split, **sizes)
+
+
+PROBLEM = supervised.Problem(
+    stream=sessions(),
+    network=NETWORK._replace(
+        embed=lambda params, stats, x: jax.nn.leaky_relu(
+            x @ params["w"] + params["b"], 0.1
+        )
+    ),
+    loss=losses.cross_entropy,
+    tx=optax.with_extra_args_support(optax.sgd(0.1)),
+    groups=GROUPS,
+    measures={"accuracy": losses.accuracy},
+    head="v",
+    observe=(),
+)
+
+
+def filled(made, hparams):
+    """The problem with the slots that the method fills."""
+    stream = building.stream(made, PROBLEM.stream, hparams)
+    return building.fill(made, PROBLEM._replace(stream=stream), hparams)
 
 
 def configured(optimizer="sgd", **changes):

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("quick_compile")
 def slots(name):
     """What a method has one of, among that which a plugin fills."""
     plugin = PLUGINS[name]
-    single = ("optimizer", "objective", "on_task")
+    single = ("optimizer", "objective", "stream")
     single = [slot for slot in single if getattr(plugin, slot)]
     return {*plugin.claims, *plugin.options, *plugin.sets, *single}
 

@@ -75,22 +75,21 @@ def test_what_stands_around_the_network_composes(toy):
 def test_the_mean_of_weights_moves_with_every_step(toy):
     """It begins as the first weights, and is tested beside those that learn."""
     made = composing.method(toy.configured(), "ema")
-    filled = building.slots(made, {"ema.decay_rate": 0.75})
-    (keeper,) = filled["keepers"]
+    filled = toy.filled(made, {"ema.decay_rate": 0.75})
+    (keeper,) = filled.keepers
     state = State(params={"w": jnp.array(1.0)}, stats=jnp.array(1.0), memory={})
     state = state._replace(memory={keeper.name: keeper.init(state)})
     for w in (5.0, 9.0):
         state = state._replace(params={"w": jnp.array(w)}, stats=jnp.array(w))
         state = keeper.on_step(state, None)
-    params, stats = filled["evaluated"]["ema"](state)
+    params, stats = filled.evaluated["ema"](state)
     assert (params["w"], stats) == (0.75 * 2 + 0.25 * 9, 9)
-    assert filled["evaluated"].keys() == {"test", "ema"}
+    assert filled.evaluated.keys() == {"test", "ema"}
 
 
 def test_most_plugins_do_nothing_at_a_new_task(toy):
     acting = {name for name, plugin in PLUGINS.items() if plugin.on_task}
     for name in PLUGINS:
         made = composing.method(toy.configured(), name)
-        tx = toy.transformation(made, made.values)
-        found = building.on_task(made, toy.NETWORK, tx, "v")
-        assert (found is not None) == (name in acting)
+        found = toy.filled(made, made.values).on_task
+        assert bool(found) == (name in acting)

@@ -244,7 +244,7 @@ def test_defaults_are_in_range(toy, optimizer):
         made = composing.method(config, name)
         toy.transformation(made, made.values)
         building.network(made, toy.NETWORK, made.values, toy.SHAPE)
-        building.slots(made, made.values)
+        toy.filled(made, made.values)
         assert plugin.compared or plugin.optimizer or plugin.evaluated
 
 
@@ -278,7 +278,7 @@ def test_bad_numbers_are_refused_by_name(toy, name):
             with pytest.raises(ValueError, match=rf"\b{number}\b"):
                 toy.transformation(made, values)
                 building.network(made, toy.NETWORK, values, toy.SHAPE)
-                building.slots(made, values)
+                toy.filled(made, values)
 
 
 def choosing(made, name, **choices):
