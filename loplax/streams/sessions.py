@@ -2,8 +2,8 @@
 
 import functools
 import math
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -316,8 +316,7 @@ def _shown(
     split: Split,
     chunk: int,
 ) -> tuple[jax.Array, jax.Array]:
-    """The session's examples in the coming minibatches, and whether it is their first
-    time; both ``[chunk, batch]``.
+    """New examples, and whether it is their first time; both ``[chunk, batch]``.
 
     Example number ``k`` of a session is one of pass ``k // size``, in which they are
     sorted by random numbers.

@@ -92,7 +92,7 @@ def test_first_sessions_without_steps_are_known_before():
 def test_after_a_session_its_examples_may_be_rehearsed(policy):
     rule = Rehearsal(capacity=8, policy=policy, memory=3, weighting="sessions")
     stream = make(rehearse=rule)
-    for before, state, items in drawn(stream, 3):
+    for _, state, items in drawn(stream, 3):
         train, task = session_of(state)[0], int(state.task)
         assert items.index.shape == (9, 7)
         assert (items.counts == (items.is_new | (task > 0))).all()
