@@ -30,12 +30,12 @@ REHEARSING = {
         compared=False,  # as all here, it needs sessions
         stream=_rehearsed(),
     ),
-    # All data so far at every step: as many examples of each session.
+    # All data so far at every step, as many examples for each session.
     "joint": Plugin(
         "joint",
         "#000000",
-        choices={"memory": 128},
+        choices={"memory": 128, "per_session": True},
         compared=False,
-        stream=_rehearsed(capacity=0, fill="before", new=0, per_session=True),
+        stream=_rehearsed(capacity=0, fill="before", new=0),
     ),
 }

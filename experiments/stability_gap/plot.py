@@ -100,9 +100,7 @@ def _gaps(dataset: xarray.Dataset, own, lines):
 
 def _recovered(axes, report: xarray.Dataset, own) -> None:
     """The share of switches after which old accuracy is back by so many updates."""
-    times = (
-        report["recovery_time_before"].sel(subset="old").isel(session=slice(1, None))
-    )
+    times = report["recovery_time_before"].sel(subset="old")
     for arm, look in own.items():
         values = times.sel(arm=arm).values
         values = np.sort(values[~np.isnan(values)])
@@ -125,8 +123,8 @@ def measures(dataset: xarray.Dataset) -> dict[str, xarray.DataArray]:
     gaps = report["gap_joint" if joint else "gap_before"]
     kinds = GAPS if joint else ("old",)  # what is new was not known before
     found = {GAPS[name]: gaps.sel(subset=name) for name in kinds}
-    later = report.isel(session=slice(1, None)).sel(subset="old")
-    found["drop on old"] = later["drop_depth"].mean("session")
+    drops = report["drop_depth"].sel(subset="old")
+    found["drop on old"] = drops.mean("session")
     found["accuracy at the end"] = report["average_accuracy"].isel(session=-1)
     return {
         name: values.drop_vars("subset", errors="ignore")

@@ -228,7 +228,7 @@ def sessions(
         return state._replace(buffer=buffer), items
 
     def example(state, item):
-        return _scaled(train[0], item.index), label_of(item.index)
+        return scaled(train[0], item.index), label_of(item.index)
 
     def weights(state, item) -> jax.Array:
         return _weights(rules, state.task, item)
@@ -236,7 +236,7 @@ def sessions(
     def test_at(state, places):
         index = state.tested[places]
         labels = jnp.asarray(test[1])[index].astype(jnp.int32)
-        return _scaled(test[0], index), labels
+        return scaled(test[0], index), labels
 
     def test_some(state, i):
         places = i * test_batch + jnp.arange(test_batch)
@@ -255,7 +255,7 @@ def sessions(
         there = places < split.largest
         places = jnp.minimum(places, split.largest - 1)
         counted = (there & valid[places]).astype(jnp.float32)
-        return _scaled(train[0], index[places]), label_of(index[places]), counted
+        return scaled(train[0], index[places]), label_of(index[places]), counted
 
     def probe_batch(state):
         now = jnp.minimum(state.task, state.tested_in[-1])
@@ -292,7 +292,8 @@ def sessions(
     )
 
 
-def _scaled(inputs: jax.Array, index: jax.Array) -> jax.Array:
+def scaled(inputs: jax.Array, index: jax.Array) -> jax.Array:
+    """The inputs of some examples: bytes as fractions, numbers as they are."""
     chosen = jnp.asarray(inputs)[index]
     return chosen / 255.0 if inputs.dtype == jnp.uint8 else chosen
 
