@@ -18,6 +18,7 @@ PRESETS = {
     "pretrained": (
         "MNIST, then Fashion-MNIST in 5 sessions; scaled protocol of SGM, all its parts"
     ),
+    "many": "100 permutations of MNIST: does the gap deepen as plasticity is lost",
     "smoke": "seconds, on the digits; for tests",
 }
 
@@ -38,10 +39,10 @@ def get_config(preset: str = "laptop") -> ml_collections.ConfigDict:
     config = ml_collections.ConfigDict()
     config.methods = ("bp", "joint", "er", "er+ema", "cbp", "er+cbp")
     config.dataset = "mnist"  # of loplax.streams.datasets; several joined by +
-    config.order = "rotations"  # rotations, classes or data
+    config.order = "rotations"  # rotations, permutations, classes or data
     config.degrees = (0, 80, 160)  # of rotations
     config.classes = ()  # of each session, where classes come in
-    config.sessions = 5  # where the data come in random parts
+    config.sessions = 5  # where the data come in random parts or permutations
     config.train_examples = 12_000  # the first so many, of each session's; 0: all
     config.test_examples = 500
     config.steps = 300  # minibatches per session
@@ -94,6 +95,12 @@ def get_config(preset: str = "laptop") -> ml_collections.ConfigDict:
         config.er.capacity, config.er.weighting = 0, "examples"
         config.er.later = (96, 32, 128)
         config.joint.memory, config.joint.per_session = 256, False
+    if preset == "many":
+        config.order, config.sessions = "permutations", 100
+        config.subsets, config.observe = "recent", ("features",)
+        config.train_examples, config.test_examples = 2_000, 200
+        config.hidden, config.steps, config.every = (100, 100), 100, 5
+        config.methods = ("bp", "cbp", "er", "er+cbp")
     if preset == "smoke":
         config.hidden, config.steps, config.seeds = (8,), 20, 2
         config.every = 4

@@ -18,6 +18,8 @@ SUBSETS = {
     "new": "the present session",
     "all": "all so far",
 }
+OBSERVED = {"dead": "dead units", "effective_rank": "effective rank"}
+MANY = 10  # sessions, from which on there is something to be seen over them
 CLOSE = 100  # updates after a switch that are shown larger
 GAPS = {
     "old": "stability gap",
@@ -116,6 +118,32 @@ def _recovered(axes, report: xarray.Dataset, own) -> None:
     axes.tick_params(labelsize=8)
 
 
+def _switches(dataset: xarray.Dataset, own, lines):
+    """How the drop at a switch, and what the network can, change over many switches."""
+    report = continual.report(_updates(dataset))
+    if report.sizes["session"] < MANY:
+        return None
+    ends = dataset["task"].isel(arm=0, seed=0).diff("bin").values != 0
+    ends = dataset.isel(bin=np.flatnonzero(np.append(ends, True)))
+    shown = {
+        "drop on old": report["drop_depth"].sel(subset="old"),
+        "accuracy on new at the end": report["accuracy"].sel(subset="new"),
+        **{
+            title: ends[name].rename(bin="session")
+            for name, title in OBSERVED.items()
+            if name in ends
+        },
+    }
+    labels = [look.label for look in own.values()]
+    figure, many = panels.panels(len(shown), columns=2, lines=lines, legend=labels)
+    for axes, (title, values) in zip(many, shown.items(), strict=True):
+        plots.over(axes, values, "session", own, every=MANY // 2)
+        axes.set_title(title, fontsize=9)
+        axes.set_xlabel("session", fontsize=8)
+    panels.legend_below(figure, many)
+    return figure
+
+
 def measures(dataset: xarray.Dataset) -> dict[str, xarray.DataArray]:
     """What a switch costs each run, ``[arm, seed]``, by name."""
     joint = _joint(dataset)
@@ -136,6 +164,7 @@ def _about(config: dict) -> str:
     what = {
         "rotations": "turned by " + ", ".join(map(str, config["degrees"])) + " degrees",
         "classes": "classes in sessions of " + ", ".join(map(str, config["classes"])),
+        "permutations": f"{config['sessions']} permutations of the pixels",
         "data": f"random parts in {config['sessions']} sessions",
     }
     return f"{config['dataset']}, {what[config['order']]}"
@@ -149,7 +178,7 @@ FIGURE = figures.Figure(
     about=_about,
     arms=views.evaluated,
     columns=measures,
-    more={"gap": _curves, "cost": _gaps},
+    more={"gap": _curves, "cost": _gaps, "switches": _switches},
 )
 
 

@@ -9,7 +9,7 @@ from loplax.optim import checks
 from loplax.streams import datasets
 from loplax.supervised import losses
 
-ORDERS = ("rotations", "classes", "data")
+ORDERS = ("rotations", "permutations", "classes", "data")
 
 
 def make(config, data_dir: str | None = None) -> learning.Study:
@@ -29,8 +29,8 @@ def make(config, data_dir: str | None = None) -> learning.Study:
     checks.one_of("order", config.order, ORDERS)
     train, test, classes = _examples(config, data_dir)
     base = config.classes[0] if config.pretrain.steps else 0
-    if config.order == "rotations":
-        train, test, split = _rotations(train, test, config.degrees)
+    if config.order in ("rotations", "permutations"):
+        train, test, split = _domains(config, train, test)
     elif config.order == "classes":
         labels = train[1], test[1]
         split = streams.class_incremental(*labels, config.classes, fixed=base)
@@ -38,6 +38,7 @@ def make(config, data_dir: str | None = None) -> learning.Study:
         labels = train[1], test[1]
         split = streams.data_incremental(*labels, config.sessions, base=base)
     pixels = train[0].shape[1]
+    test_batch = min(500, config.test_examples or test[1].size)
     parts = learning.whole("steps", config.steps, "every", config.every)
     learned = split.sessions - (base > 0)
     steps = (0,) * (base > 0) + (config.steps,) * learned
@@ -50,8 +51,8 @@ def make(config, data_dir: str | None = None) -> learning.Study:
             steps=steps,
             batch=config.batch,
             subsets=config.subsets,
-            test_batch=min(500, test[1].size),
-            probe=min(500, test[1].size),
+            test_batch=test_batch,
+            probe=test_batch,
         )
 
     def network(options) -> supervised.Network:
@@ -119,15 +120,19 @@ def _first(images, labels, number: int) -> tuple[np.ndarray, np.ndarray]:
     return images[:number].reshape(number, -1), labels[:number]
 
 
-def _rotations(train, test, degrees):
-    """The examples at every angle, and whose session they are."""
-    side = round(train[0].shape[1] ** 0.5)
+def _domains(config, train, test):
+    """The same examples seen in another way in every session."""
 
-    def turned(images, labels):
+    def seen(images):
+        if config.order == "permutations":
+            return streams.permuted(images, config.sessions)
+        side = round(images.shape[1] ** 0.5)
         square = images.reshape(len(images), side, side)
-        turned = streams.rotated(square, degrees).reshape(-1, side * side)
-        return turned, np.tile(labels, len(degrees))
+        return streams.rotated(square, config.degrees).reshape(-1, side * side)
 
-    of = lambda labels: np.repeat(np.arange(len(degrees)), len(labels))
+    many = config.order == "permutations"
+    number = config.sessions if many else len(config.degrees)
+    of = lambda labels: np.repeat(np.arange(number), len(labels))
     split = streams.given(of(train[1]), of(test[1]))
-    return turned(*train), turned(*test), split
+    all_seen = lambda images, labels: (seen(images), np.tile(labels, number))
+    return all_seen(*train), all_seen(*test), split

@@ -5,7 +5,6 @@ from loplax.streams.class_pairs import by_class, class_pairs
 from loplax.streams.incremental_classes import incremental_classes
 from loplax.streams.permuted_images import permuted_images
 from loplax.streams.rehearsal import Rehearsal
-from loplax.streams.rotation import rotated
 from loplax.streams.sessions import sessions
 from loplax.streams.slowly_changing import slowly_changing_regression
 from loplax.streams.splits import (
@@ -14,6 +13,7 @@ from loplax.streams.splits import (
     data_incremental,
     given,
 )
+from loplax.streams.transformed import permuted, rotated
 
 __all__ = [
     "HeldOut",
@@ -26,6 +26,7 @@ __all__ = [
     "data_incremental",
     "given",
     "incremental_classes",
+    "permuted",
     "permuted_images",
     "rotated",
     "sessions",

@@ -24,9 +24,9 @@ SUBSETS = {
         "all": lambda own, now, last: own <= now,
     },
     "recent": {
-        "first": lambda own, now, last: own == 0,
-        "previous": lambda own, now, last: own == now - 1,
-        "current": lambda own, now, last: own == now,
+        "old": lambda own, now, last: own == now - 1,
+        "new": lambda own, now, last: own == now,
+        "all": lambda own, now, last: (own == now - 1) | (own == now),
     },
 }
 
@@ -106,8 +106,8 @@ def sessions(
       batch: examples of a minibatch, all of the session, where nothing is rehearsed.
       subsets: what is tested apart: ``"sessions"``, each one from its beginning on;
         ``"old_new"``: the first session (``base``), all before this one (``old``), this
-        one (``new``) and ``all`` so far; ``"recent"``: the ``first``, the ``previous``
-        and the ``current`` one.
+        one (``new``) and ``all`` so far; ``"recent"``: the same
+        but for the base, with the session before as the only old one.
       test_batch: examples tested at a time.
       probe: examples of the diagnostics: of the session's tests.
       rehearse: what is kept of the sessions, and shown again.

@@ -192,6 +192,35 @@ def comparison(
     return names
 
 
+def over(
+    axes: matplotlib.axes.Axes,
+    values: xarray.DataArray,
+    dim: str,
+    looks: Mapping[str, Look],
+    *,
+    every: int = 1,
+) -> None:
+    """Draws one number of every arm over sessions: mean over seeds with its interval.
+
+    Args:
+      axes: where to draw.
+      values: ``[arm, seed, dim]``.
+      dim: name of the dimension.
+      looks: how to draw the arms, see `looks.assign`.
+      every: how many along the dimension are averaged into one point.
+    """
+    parts = values.coarsen({dim: every}, boundary="trim").mean()
+    place = (np.arange(parts.sizes[dim]) + 0.5) * every
+    for arm, look in looks.items():
+        seeds = parts.sel(arm=arm).transpose(dim, "seed").values
+        mean, low, high = intervals.mean(seeds)
+        style = {"color": look.colour, "ls": look.style, "label": look.label}
+        axes.plot(place, mean, lw=1.4, **style)
+        _spread(axes, place, low, high, seeds, look.colour)
+    axes.set_xlim(0, values.sizes[dim])
+    _plain(axes)
+
+
 def bars(
     axes: matplotlib.axes.Axes,
     values: xarray.DataArray,

@@ -187,9 +187,9 @@ RULES = {
         lambda own, now: own <= now,
     ],
     "recent": [
-        lambda own, now: own == 0,
         lambda own, now: own == now - 1,
         lambda own, now: own == now,
+        lambda own, now: (own == now - 1) | (own == now),
     ],
 }
 

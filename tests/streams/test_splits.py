@@ -82,3 +82,16 @@ def test_images_are_turned_counter_clockwise_about_their_centre():
     assert np.argwhere(streams.rotated(odd, [45])[0, ..., 0]).tolist() == [[1, 3]]
     with pytest.raises(ValueError, match=r"\(4, 4\)"):
         streams.rotated(np.zeros((4, 4)), [1])
+
+
+def test_every_permutation_is_one_of_all_images():
+    images = np.random.default_rng(0).integers(0, 256, (3, 4, 5), dtype=np.uint8)
+    found = streams.permuted(images, 4, seed=1).reshape(4, 3, 20)
+    index = np.arange(20, dtype=np.uint8).reshape(1, 4, 5)
+    orders = streams.permuted(index, 4, seed=1)
+    assert len({tuple(order) for order in orders}) == 4
+    for part, order in zip(found, orders, strict=True):
+        np.testing.assert_array_equal(part, images.reshape(3, 20)[:, order])
+    assert (streams.permuted(images, 1) != streams.permuted(images, 1, seed=1)).any()
+    with pytest.raises(ValueError, match="number must be at least 1"):
+        streams.permuted(images, 0)

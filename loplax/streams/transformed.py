@@ -1,4 +1,4 @@
-"""Images that are rotated: one task for every angle."""
+"""Images that are rotated or permuted: one task for every angle or permutation."""
 
 from collections.abc import Sequence
 
@@ -37,3 +37,31 @@ def rotated(images: np.ndarray, degrees: Sequence[float]) -> np.ndarray:
         images, angle, axes=(1, 2), reshape=False, order=0
     )
     return np.concatenate([turn(angle) for angle in degrees])
+
+
+def permuted(images: np.ndarray, number: int, seed: int = 0) -> np.ndarray:
+    """The images with their pixels in so many random orders.
+
+    Args:
+      images: ``[images, ...]``.
+      number: of orders, at least 1.
+      seed: of these.
+
+    Returns:
+      ``[number * images, pixels]``, order by order, of the same type.
+
+    Raises:
+      ValueError: for a number below 1.
+
+    Example:
+      >>> image = np.arange(4).reshape(1, 2, 2)
+      >>> sorted(permuted(image, 2)[1].tolist())
+      [0, 1, 2, 3]
+    """
+    if number < 1:
+        raise ValueError(f"number must be at least 1, got {number}.")
+    flat = images.reshape(len(images), -1)
+    random = np.random.default_rng(seed)
+    return np.concatenate(
+        [flat[:, random.permutation(flat.shape[1])] for _ in range(number)]
+    )
