@@ -3,6 +3,7 @@
 import difflib
 import json
 import os
+import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ from experiments.launch import devices, outcome, problems
 from experiments.methods import settings
 from experiments.methods.table import PLUGINS
 from experiments.studies import learning
-from loplax.studies import sweep
+from loplax.studies import checkpoints, sweep
 
 # How a study runs, which changes none of its numbers.
 HOW = (
@@ -159,6 +160,9 @@ def launch(
         raise ValueError(f"seed must be in [0, 2**32), got {config.seed}.")
     found = devices.devices(config.platform)
     study = problems.part(problem, "study").make(config, data_dir)
+    if workdir is not None and not overwrite:
+        states = map(checkpoints.bin_of, checkpoints.of_units(pathlib.Path(workdir)))
+        study = study._replace(kept=tuple(bins for bins in states if bins < study.bins))
     number, bins = study.segments
     configs = problems.part(problem, "config")
     known = preset if preset in configs.PRESETS else next(iter(configs.PRESETS))

@@ -47,6 +47,7 @@ class Study(NamedTuple):
       early_stopping: whether tasks end with their best weights in validation.
       fresh: whether a fresh network learns the first chunk of each segment too.
       bins_per_segment: most bins between two moments at which a run can be stopped.
+      kept: bins of the states from which runs may go on: segments end there.
       runs_per_block: runs to vmap on an accelerator, and on a CPU.
       length: settings that only say how long a run is.
       unit: what its steps are.
@@ -75,6 +76,7 @@ class Study(NamedTuple):
     early_stopping: bool = False
     fresh: bool = True
     bins_per_segment: int = BINS_PER_SEGMENT
+    kept: tuple[int, ...] = ()
     runs_per_block: tuple[int, int] = (32, 1)
     length: tuple[str, ...] = ()
     unit: str = "example"
@@ -89,7 +91,8 @@ class Study(NamedTuple):
     def segments(self) -> tuple[int, int]:
         """Number of segments of a run, and bins per segment."""
         draws = whole("bins", self.bins, "bins_per_chunk", self.bins_per_chunk)
-        number, per_segment = segments(draws, self.bins_per_segment)
+        kept = (bins // self.bins_per_chunk for bins in self.kept)
+        number, per_segment = segments(draws, self.bins_per_segment, *kept)
         return number, per_segment * self.bins_per_chunk
 
     def method(self, config, name: str) -> sweep.Method:
@@ -130,9 +133,12 @@ class Study(NamedTuple):
         return sweep.Method(learner, values, made.described, settings.DEFAULTS)
 
 
-def segments(bins: int, most: int = BINS_PER_SEGMENT) -> tuple[int, int]:
-    """Number of equal segments of at most ``most`` bins, and bins per segment."""
-    per_segment = math.gcd(bins, most)
+def segments(bins: int, most: int, *kept: int) -> tuple[int, int]:
+    """Number of equal segments of at most ``most`` bins, and bins per segment.
+
+    One ends at each bin of ``kept``.
+    """
+    per_segment = math.gcd(bins, most, *kept)
     return bins // per_segment, per_segment
 
 
