@@ -88,6 +88,11 @@ class Study(NamedTuple):
         return whole("items", items, "bins_per_chunk", self.bins_per_chunk) * self.batch
 
     @property
+    def items(self) -> int:
+        """Items of the stream that a run learns from."""
+        return self.bins * self.steps_per_bin // self.batch
+
+    @property
     def segments(self) -> tuple[int, int]:
         """Number of segments of a run, and bins per segment."""
         draws = whole("bins", self.bins, "bins_per_chunk", self.bins_per_chunk)
@@ -110,7 +115,7 @@ class Study(NamedTuple):
         """
         if config.unroll < 0:
             raise ValueError(f"unroll must be at least 0, got {config.unroll}.")
-        made = composing.method(config, name)
+        made = composing.method(config, name, self.items)
         build = problem(self, config, name)
         values = {**self.numbers, **made.values}
         for hparams in settings.each(config, values):
@@ -179,7 +184,7 @@ def problem(study: Study, config, name: str) -> Build:
     Raises:
       ValueError: for anything in the configuration that cannot be run.
     """
-    made = composing.method(config, name)
+    made = composing.method(config, name, study.items)
     observe = words(config.observe)
     for family in observe:
         checks.one_of("observe", family, tuple(supervised.FAMILIES))

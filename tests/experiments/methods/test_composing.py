@@ -85,6 +85,7 @@ def test_the_order_of_the_names_counts_within_a_slot_only(toy):
 def test_products_are_what_they_say(toy):
     """Penalties, then the optimiser, then what is around it; each with its own key."""
     config = toy.configured(cbp={"replacement_rate": 0.3}, l2={"weight_decay": 0.1})
+    config.plasticity_injection.injection_step = 3
     key = functools.partial(keys.named, toy.KEY)
     rate, reinitialize = 0.02, {"initializer": toy.INITIALIZER}
     adam = optim.adam(rate, toy.GROUPS, 0.99, 0.99)
@@ -100,7 +101,7 @@ def test_products_are_what_they_say(toy):
             inner, toy.GROUPS, **cbp, **reinitialize
         ),
         "shrink_and_perturb+plasticity_injection": optim.shrink_and_perturb(
-            optax.chain(nets.learn_in_turn(decayed, 1_000_000), later), **noise
+            optax.chain(nets.learn_in_turn(decayed, 3), later), **noise
         ),
         "weight_resets+upgd": optim.selective_weight_reinitialization(
             optim.upgd(**PLUGINS["upgd"].numbers, key=key("upgd")),
