@@ -207,7 +207,8 @@ def _finish(
     }
     results.fill(study.dataset, found, best, cells)
     if study.folder:
-        storage.note_asked(study.folder, asking.note(asked, study.dataset))
+        before = storage.last_asked(study.folder)
+        storage.note_asked(study.folder, asking.note(asked, study.dataset, before))
     jobs = planning.jobs(study.folder, asked, best, study.programs)
     steps = asked.target.steps_per_bin
     done = sum(min(best[r].reach, asked.target.bins) for r in cells if r in best)
