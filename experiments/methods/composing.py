@@ -134,8 +134,12 @@ def _claims(name: str, plugins: Mapping[str, Plugin]) -> str:
 
 
 def _of_optimizer(config, name, plugins, optimizer: str) -> dict[str, str]:
-    """Addresses of the optimiser's numbers, some of which another plugin may set."""
-    own = plugins[optimizer].numbers
+    """Addresses of the optimiser's numbers, some of which another plugin may set.
+
+    One whose own number it is comes before those whose sections have it in addition;
+    of several, the first, if they all say the same.
+    """
+    swept, own = settings.swept(config), plugins[optimizer].numbers
     found = {}
     for number in dict.fromkeys(["learning_rate", *own, "weight_decay"]):
         setters = [
@@ -145,10 +149,14 @@ def _of_optimizer(config, name, plugins, optimizer: str) -> dict[str, str]:
             and number in config.get(each, {})
             and (number in plugin.sets or number not in _own(plugin))
         ]
-        if len(setters) > 1:
+        setters = [n for n in setters if number in plugins[n].sets] or setters
+        said = [
+            (config[each][number], swept.get(f"{each}.{number}")) for each in setters
+        ]
+        if any(values != said[0] for values in said):
             raise ValueError(
                 f"method {name!r}: {' and '.join(setters)} both set the optimiser's "
-                f"{number}."
+                f"{number}, to different values."
             )
         if setters or number in own:
             found[number] = f"{(setters or [optimizer])[0]}.{number}"

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from experiments.methods import building, composing, settings
+from experiments.studies import defaults
 from loplax import nets, streams, supervised, units
 from loplax.optim import checks, paths
 from loplax.studies import sweep
@@ -126,7 +127,7 @@ class Study(NamedTuple):
             bins=self.segments[1],
             chunks=self.chunks,
             bins_per_chunk=self.bins_per_chunk,
-            unroll=config.unroll or (2 if jax.default_backend() == "cpu" else 1),
+            unroll=config.unroll or (2 if defaults.on_cpu(config) else 1),
             fresh=self.fresh,
         )
         test = self.stream(self.data, self.numbers).test

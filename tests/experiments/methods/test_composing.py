@@ -174,7 +174,7 @@ def test_values_are_those_of_the_optimizer_and_the_plugins():
 
 
 def test_a_section_may_set_numbers_of_the_optimizer(toy):
-    """They hold for the methods with that plugin, and two may not say the same."""
+    """They hold for the methods with that plugin; two may not say different things."""
     config = toy.configured("adam", cbp={"b1": 0.5}, redo={"learning_rate": 0.1})
     config.l2_init.learning_rate = 0.2
     addresses = lambda name: composing.method(config, name).addresses["adam"]
@@ -183,6 +183,24 @@ def test_a_section_may_set_numbers_of_the_optimizer(toy):
     assert addresses("l2_init+cbp")["learning_rate"] == "l2_init.learning_rate"
     with pytest.raises(ValueError, match="redo and l2_init both set.*learning_rate"):
         addresses("redo+l2_init")
+    config.redo.learning_rate = 0.2
+    assert addresses("redo+l2_init")["learning_rate"] == "redo.learning_rate"
+    assert addresses("l2_init+redo")["learning_rate"] == "l2_init.learning_rate"
+    settings.add_sweep(config)
+    config.sweep.redo.learning_rate = (0.1, 0.3)
+    with pytest.raises(ValueError, match="redo and l2_init both set.*learning_rate"):
+        addresses("redo+l2_init")
+
+
+def test_whose_own_number_it_is_sets_it(toy):
+    """As the weight decay of L2 on top of a method that has one in addition."""
+    config = toy.configured("adam", l2={"weight_decay": 0.5})
+    config.cbp.weight_decay = 0.25
+    for name in ("l2+cbp", "cbp+l2"):
+        found = composing.method(config, name)
+        assert found.addresses["adam"]["weight_decay"] == "l2.weight_decay"
+        assert found.values["l2.weight_decay"] == 0.5
+        assert "cbp.weight_decay" not in found.values
 
 
 def test_the_bound_on_replacements_is_that_of_the_largest_rate(toy):
