@@ -70,8 +70,8 @@ def run(
     Example:
       >>> import experiments
       >>> found = experiments.run("slowly_changing_regression", "smoke",
-      ...   methods="bp,linear", seeds=3, examples=40, bin=20,
-      ...   **{"stream.period": 10}, progress=False)
+      ...   methods="linear", sweep={"learning_rate": [0.01, 0.001]}, seeds=3,
+      ...   examples=40, bin=20, observe=(), **{"stream.period": 10}, progress=False)
       >>> dict(found.dataset["loss"].sizes)
       {'arm': 2, 'seed': 3, 'bin': 2}
     """
