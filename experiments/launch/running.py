@@ -1,6 +1,5 @@
 """A study from a call: configuration -> methods -> sweep -> results."""
 
-import difflib
 import json
 import os
 import pathlib
@@ -15,6 +14,7 @@ from experiments.launch import devices, outcome, problems
 from experiments.methods import settings
 from experiments.methods.table import PLUGINS
 from experiments.studies import learning
+from loplax import spelling
 from loplax.studies import checkpoints, sweep
 
 # How a study runs, which changes none of its numbers.
@@ -112,8 +112,7 @@ def change(config: ml_collections.ConfigDict, changes: Mapping[str, Any]) -> Non
             continue
         known = dict(settings.flatten(config))
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
+            hint = spelling.hint(name, known)
             raise ValueError(f"there is no setting {name!r}{hint}")
         value = value.tolist() if hasattr(value, "tolist") else value
         try:
@@ -153,9 +152,9 @@ def launch(
     Raises:
       ValueError: for anything in the configuration that cannot be run.
     """
-    names = learning.words(config.methods)
-    if len(set(names)) < len(names):
-        raise ValueError(f"methods must differ, got {names}.")
+    methods = learning.words(config.methods)
+    if len(set(methods)) < len(methods):
+        raise ValueError(f"methods must differ, got {methods}.")
     if not 0 <= config.seed < 2**32:
         raise ValueError(f"seed must be in [0, 2**32), got {config.seed}.")
     found = devices.devices(config.platform)
@@ -170,7 +169,7 @@ def launch(
     on_cpu = found[0].platform == "cpu"
     dataset = sweep.run(
         workdir,
-        {name: study.method(config, name) for name in names},
+        {name: study.method(config, name) for name in methods},
         key=jax.random.key(config.seed),
         num_seeds=config.seeds,
         num_segments=number,
