@@ -43,6 +43,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _list(arguments) -> None:
+    from experiments.figures import words
     from loplax.studies import results
 
     folder = pathlib.Path(arguments.folder)
@@ -52,11 +53,10 @@ def _list(arguments) -> None:
     for path in found:
         dataset = results.load(path)
         config = json.loads(dataset.attrs["config"])
-        done = float(dataset["bins_done"].mean()) / dataset.sizes["bin"]
         arms = ", ".join(dataset["arm"].values)
         problem = config.get("problem", "another problem")
         print(f"{path}: {problem}, {dataset.sizes['seed']} seeds, ", end="")
-        print(f"{100 * done:.0f}% done: {arms}")
+        print(f"{100 * words.done(dataset):.0f}% done: {arms}")
 
 
 def _outcome(workdirs: list[str]):
@@ -104,7 +104,8 @@ def _together(datasets):
     found = xarray.concat(
         renamed, "arm", join="outer", data_vars="all", combine_attrs="override"
     ).assign_coords(step=steps)
-    counts = {"diverged": bool, "bins_done": int, "bins_sound": int}
+    counts = dict.fromkeys(("bins_asked", "bins_done", "bins_sound"), int)
+    counts["diverged"] = bool
     return found.assign({n: found[n].fillna(0).astype(of) for n, of in counts.items()})
 
 

@@ -15,13 +15,14 @@ LIBRARY = sorted((ROOT / "loplax").rglob("*.py"))
 # What each part of loplax may import of the rest of it.
 ALLOWED = {
     "branch": {"sharding"},
-    "envs": {"branch"},
+    "envs": {"branch", "spelling"},
     "flax": set(),
+    "spelling": set(),
     "sharding": set(),
-    "units": {"sharding"},
+    "units": {"spelling", "sharding"},
     "metrics": set(),
-    "streams": {"branch", "locks"},
-    "optim": {"branch", "precision", "sharding", "units"},
+    "streams": {"branch", "locks", "spelling"},
+    "optim": {"branch", "spelling", "precision", "sharding", "units"},
     "nets": {"units"},
     "precision": set(),
     "diagnostics": {"metrics"},
@@ -35,7 +36,7 @@ ALLOWED = {
         "units",
     },
     "ppo": {"diagnostics", "metrics", "optim", "precision", "units"},
-    "studies": {"locks", "metrics"},
+    "studies": {"locks", "metrics", "spelling"},
     "locks": set(),
 }
 WITHOUT_FLAX = tuple(name for name in ALLOWED if name not in ("nets", "envs", "flax"))

@@ -137,13 +137,19 @@ def of_sweep(dataset: xarray.Dataset) -> str:
     return f"last bin; the best of the other settings, chosen on {where}"
 
 
+def done(dataset: xarray.Dataset) -> float:
+    """The share of the bins that were asked for that is there."""
+    asked = dataset["bins_asked"]
+    return float(np.minimum(dataset["bins_done"], asked).sum() / asked.sum())
+
+
 def missing(dataset: xarray.Dataset) -> list[str]:
     """That a study is unfinished, or runs of it diverged, if that is so."""
-    done = float(dataset["bins_done"].mean()) / dataset.sizes["bin"]
+    share = done(dataset)
     lost, runs = int(dataset["diverged"].sum()), dataset["diverged"].size
     lines = (
-        [f"unfinished: {np.floor(100 * done):.0f}% of the bins are there"]
-        if done < 1
+        [f"unfinished: {np.floor(100 * share):.0f}% of the bins are there"]
+        if share < 1
         else []
     )
     if lost:

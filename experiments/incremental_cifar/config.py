@@ -84,8 +84,5 @@ def get_config(preset: str = "digits") -> ml_collections.ConfigDict:
         config.width, config.epochs, config.milestones = 2, 2, (1,)
         config.train_per_class, config.validation_per_class = 20, 10
         config.methods = ("bp", "cbp")
-    steps = config.classes // config.increment  # step k has k times as many minibatches
-    first = config.increment * config.train_per_class // config.batch * config.epochs
-    config.plasticity_injection.injection_step = first * steps * (steps + 1) // 4
     settings.add_sweep(config)
     return config.lock()

@@ -2,7 +2,9 @@
 
 import contextlib
 import importlib
+import os
 import pathlib
+import signal
 import sys
 
 from absl import flags
@@ -19,7 +21,22 @@ def clear_errors():
     except (ValueError, OSError, ImportError) as error:
         sys.exit(f"error: {' '.join(str(error).split())}")
     except KeyboardInterrupt:
-        sys.exit(130)
+        sys.exit(128 + signal.SIGINT)
+
+
+@contextlib.contextmanager
+def ends_at_once():
+    """Ends the program when it is stopped, whatever is still computed or compiled.
+
+    The interpreter's own exit waits for that, which may take minutes. The status is the
+    usual one, 128 and the number of the signal.
+    """
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(128 + next(iter(stop.args), signal.SIGINT))
 
 
 def presets(argv: list[str], folder: pathlib.Path) -> tuple[list[str], str]:

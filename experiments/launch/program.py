@@ -35,7 +35,7 @@ def main(file: str) -> None:
 
 
 def _run(argv: list[str], config, name: str, preset: str) -> None:
-    with command_line.clear_errors():
+    with command_line.clear_errors(), command_line.ends_at_once():
         command_line.no_arguments(argv)
         _ = config.platform  # the file is read here, and may be missing
         # Heavy imports wait until then, so that errors and --help come at once.

@@ -1,8 +1,8 @@
 """A study from a call: configuration -> methods -> sweep -> results."""
 
-import difflib
 import json
 import os
+import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,7 +14,8 @@ from experiments.launch import devices, outcome, problems
 from experiments.methods import settings
 from experiments.methods.table import PLUGINS
 from experiments.studies import learning
-from loplax.studies import sweep
+from loplax import spelling
+from loplax.studies import checkpoints, sweep
 
 # How a study runs, which changes none of its numbers.
 HOW = (
@@ -69,8 +70,8 @@ def run(
     Example:
       >>> import experiments
       >>> found = experiments.run("slowly_changing_regression", "smoke",
-      ...   methods="bp,linear", seeds=3, examples=40, bin=20,
-      ...   **{"stream.period": 10}, progress=False)
+      ...   methods="linear", sweep={"learning_rate": [0.01, 0.001]}, seeds=3,
+      ...   examples=40, bin=20, observe=(), **{"stream.period": 10}, progress=False)
       >>> dict(found.dataset["loss"].sizes)
       {'arm': 2, 'seed': 3, 'bin': 2}
     """
@@ -111,8 +112,7 @@ def change(config: ml_collections.ConfigDict, changes: Mapping[str, Any]) -> Non
             continue
         known = dict(settings.flatten(config))
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
+            hint = spelling.hint(name, known)
             raise ValueError(f"there is no setting {name!r}{hint}")
         value = value.tolist() if hasattr(value, "tolist") else value
         try:
@@ -152,13 +152,16 @@ def launch(
     Raises:
       ValueError: for anything in the configuration that cannot be run.
     """
-    names = learning.words(config.methods)
-    if len(set(names)) < len(names):
-        raise ValueError(f"methods must differ, got {names}.")
+    methods = learning.words(config.methods)
+    if len(set(methods)) < len(methods):
+        raise ValueError(f"methods must differ, got {methods}.")
     if not 0 <= config.seed < 2**32:
         raise ValueError(f"seed must be in [0, 2**32), got {config.seed}.")
     found = devices.devices(config.platform)
     study = problems.part(problem, "study").make(config, data_dir)
+    if workdir is not None and not overwrite:
+        states = map(checkpoints.bin_of, checkpoints.of_units(pathlib.Path(workdir)))
+        study = study._replace(kept=tuple(bins for bins in states if bins < study.bins))
     number, bins = study.segments
     configs = problems.part(problem, "config")
     known = preset if preset in configs.PRESETS else next(iter(configs.PRESETS))
@@ -166,7 +169,7 @@ def launch(
     on_cpu = found[0].platform == "cpu"
     dataset = sweep.run(
         workdir,
-        {name: study.method(config, name) for name in names},
+        {name: study.method(config, name) for name in methods},
         key=jax.random.key(config.seed),
         num_seeds=config.seeds,
         num_segments=number,

@@ -1,7 +1,7 @@
 """Methods as lists of plugins: what a name such as ``cbp+layer_norm`` means."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from experiments.methods import settings
@@ -52,19 +52,21 @@ class Method(NamedTuple):
         return {"plugins": list(self.plugins), **fixed}
 
 
-def method(config, name: str) -> Method:
+def method(config, name: str, items: int = 0) -> Method:
     """Reads a method's name, and what a configuration says about its plugins.
 
     Args:
       config: a configuration with the sections of ``settings.add_methods``.
       name: names of plugins joined by ``+``.
+      items: how many items of the stream a run learns from; 0 if that is not known.
 
     Returns:
       The method.
 
     Raises:
       ValueError: for an unknown plugin or optimiser, one that is named twice, or two
-        that claim one slot or set one number of the optimiser.
+        that claim one slot or set one number of the optimiser; for a step that comes
+        after the last item.
 
     Example:
       >>> from experiments.slowly_changing_regression import config as configs
@@ -93,8 +95,22 @@ def method(config, name: str) -> Method:
         for each, plugin in plugins.items()
     }
     swept = settings.swept(config)
+    for each, plugin in plugins.items():
+        for at in (addresses[each][number] for number in plugin.halfway):
+            values[at] = values[at] or items // 2
+            _check_reached(at, (values[at], *swept.get(at, ())), items)
     highest = {at: max((value, *swept.get(at, ()))) for at, value in values.items()}
     return Method(name, plugins, optimizer, addresses, values, choices, highest)
+
+
+def _check_reached(address: str, values: Sequence[float], items: int) -> None:
+    """Refuses steps that a run of so many items, if that is known, does not reach."""
+    for value in values if items else ():
+        if not 0 < value < items:
+            raise ValueError(
+                f"{address} is {value:g}, which a run of {items} items never reaches: "
+                f"choose 1 to {items - 1}, or leave the setting at 0: half of the run."
+            )
 
 
 def _claims(name: str, plugins: Mapping[str, Plugin]) -> str:
@@ -118,8 +134,12 @@ def _claims(name: str, plugins: Mapping[str, Plugin]) -> str:
 
 
 def _of_optimizer(config, name, plugins, optimizer: str) -> dict[str, str]:
-    """Addresses of the optimiser's numbers, some of which another plugin may set."""
-    own = plugins[optimizer].numbers
+    """Addresses of the optimiser's numbers, some of which another plugin may set.
+
+    One whose own number it is comes before those whose sections have it in addition;
+    of several, the first, if they all say the same.
+    """
+    swept, own = settings.swept(config), plugins[optimizer].numbers
     found = {}
     for number in dict.fromkeys(["learning_rate", *own, "weight_decay"]):
         setters = [
@@ -129,10 +149,14 @@ def _of_optimizer(config, name, plugins, optimizer: str) -> dict[str, str]:
             and number in config.get(each, {})
             and (number in plugin.sets or number not in _own(plugin))
         ]
-        if len(setters) > 1:
+        setters = [n for n in setters if number in plugins[n].sets] or setters
+        said = [
+            (config[each][number], swept.get(f"{each}.{number}")) for each in setters
+        ]
+        if any(values != said[0] for values in said):
             raise ValueError(
                 f"method {name!r}: {' and '.join(setters)} both set the optimiser's "
-                f"{number}."
+                f"{number}, to different values."
             )
         if setters or number in own:
             found[number] = f"{(setters or [optimizer])[0]}.{number}"

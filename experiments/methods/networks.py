@@ -80,11 +80,12 @@ NETWORKS = {
         sets=("weight_decay",),
         around=_normalized,
     ),
-    # Nikishin et al. 2023; in items of the stream. Presets take half of their run.
+    # Nikishin et al. 2023; in items of the stream.
     "plasticity_injection": Plugin(
         "plasticity injection",
         "#d6616b",
-        {"injection_step": 1_000_000},
+        {"injection_step": 0},
+        halfway=("injection_step",),
         claims=("replacement",),
         wrap=_in_turn,
         rate_last=True,

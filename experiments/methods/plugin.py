@@ -41,6 +41,8 @@ class Plugin(NamedTuple):
       numbers: its numbers with their defaults; every one can be swept.
       choices: its settings that are no numbers to sweep, with their defaults.
       sets: numbers of the optimiser among its own, which replace the optimiser's.
+      halfway: numbers that are items of the stream before the end of the run; where
+        they are 0 in a configuration, half of them all.
       claims: slots of which a method has one.
       options: options of the network that it learns with.
       optimizer: ``(setting, **numbers) -> transformation``; numbers include
@@ -68,6 +70,7 @@ class Plugin(NamedTuple):
     numbers: Mapping[str, float] = {}
     choices: Mapping[str, Any] = {}
     sets: tuple[str, ...] = ()
+    halfway: tuple[str, ...] = ()
     claims: tuple[str, ...] = ()
     options: Mapping[str, Any] = {}
     optimizer: Callable | None = None

@@ -77,6 +77,5 @@ def get_config(preset: str = "digits") -> ml_collections.ConfigDict:
         config.hidden, config.tasks, config.seeds = (8, 8), 2, 2
         config.methods = ("bp", "cbp", "head_reset", "input_normalization")
         config.observe = ("weights", "features", "gradients", "step", "curvature")
-    config.plasticity_injection.injection_step = config.tasks * config.period // 2
     settings.add_sweep(config)
     return config.lock()

@@ -71,6 +71,5 @@ def get_config(preset: str = "paper") -> ml_collections.ConfigDict:
         config.methods = METHODS
         config.seeds, config.examples, config.bin = 3, 8_000, 2_000
         config.stream.period = 1_000
-    config.plasticity_injection.injection_step = config.examples // 2
     settings.add_sweep(config, "stream.beta")
     return config.lock()

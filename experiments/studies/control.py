@@ -44,6 +44,7 @@ class Study(NamedTuple):
       updates: updates per bin.
       steps_per_bin: environment steps of a run in a bin.
       data: arrays that all runs share: none.
+      kept: bins of the states from which runs may go on: segments end there.
       runs_per_block: runs to vmap on an accelerator, and on a CPU.
       length: settings that only say how long a run is.
       unit: what its steps are.
@@ -56,6 +57,7 @@ class Study(NamedTuple):
     updates: int
     steps_per_bin: int
     data: tuple = ()
+    kept: tuple[int, ...] = ()
     runs_per_block: tuple[int, int] = (32, 1)
     length: tuple[str, ...] = ("updates",)
     unit: str = "step"
@@ -63,7 +65,7 @@ class Study(NamedTuple):
     @property
     def segments(self) -> tuple[int, int]:
         """Number of segments of a run, and bins per segment."""
-        return learning.segments(self.bins)
+        return learning.segments(self.bins, learning.BINS_PER_SEGMENT, *self.kept)
 
     def method(self, config, name: str) -> sweep.Method:
         """The learner of a method, and the numeric settings that it uses.

@@ -1,5 +1,6 @@
 """The sections of a configuration that several problems share."""
 
+import jax
 import ml_collections
 
 from experiments.methods import settings
@@ -24,6 +25,12 @@ def add_execution(config: ml_collections.ConfigDict) -> None:
     config.runs_per_block = 0  # runs vmapped at once; 0: the problem's choice
     config.checkpoint_seconds = 10.0  # least time between two checkpoints
     config.keep_states = False  # whether a longer run can go on from the end of this
+
+
+def on_cpu(config: ml_collections.ConfigDict) -> bool:
+    """Whether a study is to run on a CPU, be that jax's own choice or not."""
+    chosen = config.platform
+    return (jax.default_backend() if chosen == "auto" else chosen) == "cpu"
 
 
 def add_changes(config: ml_collections.ConfigDict) -> None:

@@ -1,8 +1,8 @@
 """Images as networks for 32x32 pixels take them."""
 
-import jax
 import numpy as np
 
+from experiments.studies import defaults
 from loplax.optim import checks
 
 SIDE = 32
@@ -37,5 +37,5 @@ def patches(config) -> bool:
     """
     checks.one_of("patches", config.patches, ("yes", "no", "auto"))
     if config.patches == "auto":
-        return jax.default_backend() == "cpu"
+        return defaults.on_cpu(config)
     return config.patches == "yes"

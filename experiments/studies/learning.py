@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from experiments.methods import building, composing, settings
+from experiments.studies import defaults
 from loplax import nets, streams, supervised, units
 from loplax.optim import checks, paths
 from loplax.studies import sweep
@@ -51,6 +52,7 @@ class Study(NamedTuple):
       early_stopping: whether tasks end with their best weights in validation.
       fresh: whether a fresh network learns the first chunk of each segment too.
       bins_per_segment: most bins between two moments at which a run can be stopped.
+      kept: bins of the states from which runs may go on: segments end there.
       runs_per_block: runs to vmap on an accelerator, and on a CPU.
       length: settings that only say how long a run is.
       unit: what its steps are.
@@ -79,6 +81,7 @@ class Study(NamedTuple):
     early_stopping: bool = False
     fresh: bool = True
     bins_per_segment: int = BINS_PER_SEGMENT
+    kept: tuple[int, ...] = ()
     runs_per_block: tuple[int, int] = (32, 1)
     length: tuple[str, ...] = ()
     unit: str = "example"
@@ -90,10 +93,16 @@ class Study(NamedTuple):
         return whole("items", items, "bins_per_chunk", self.bins_per_chunk) * self.batch
 
     @property
+    def items(self) -> int:
+        """Items of the stream that a run learns from."""
+        return self.bins * self.steps_per_bin // self.batch
+
+    @property
     def segments(self) -> tuple[int, int]:
         """Number of segments of a run, and bins per segment."""
         draws = whole("bins", self.bins, "bins_per_chunk", self.bins_per_chunk)
-        number, per_segment = segments(draws, self.bins_per_segment)
+        kept = (bins // self.bins_per_chunk for bins in self.kept)
+        number, per_segment = segments(draws, self.bins_per_segment, *kept)
         return number, per_segment * self.bins_per_chunk
 
     def method(self, config, name: str) -> sweep.Method:
@@ -111,7 +120,7 @@ class Study(NamedTuple):
         """
         if config.unroll < 0:
             raise ValueError(f"unroll must be at least 0, got {config.unroll}.")
-        made = composing.method(config, name)
+        made = composing.method(config, name, self.items)
         build = problem(self, config, name)
         values = {**self.numbers, **made.values}
         for hparams in settings.each(config, values):
@@ -122,7 +131,7 @@ class Study(NamedTuple):
             bins=self.segments[1],
             chunks=self.chunks,
             bins_per_chunk=self.bins_per_chunk,
-            unroll=config.unroll or (2 if jax.default_backend() == "cpu" else 1),
+            unroll=config.unroll or (2 if defaults.on_cpu(config) else 1),
             fresh=self.fresh,
         )
         test = self.stream(self.data, self.numbers).test
@@ -134,9 +143,12 @@ class Study(NamedTuple):
         return sweep.Method(learner, values, made.described, settings.DEFAULTS)
 
 
-def segments(bins: int, most: int = BINS_PER_SEGMENT) -> tuple[int, int]:
-    """Number of equal segments of at most ``most`` bins, and bins per segment."""
-    per_segment = math.gcd(bins, most)
+def segments(bins: int, most: int, *kept: int) -> tuple[int, int]:
+    """Number of equal segments of at most ``most`` bins, and bins per segment.
+
+    One ends at each bin of ``kept``.
+    """
+    per_segment = math.gcd(bins, most, *kept)
     return bins // per_segment, per_segment
 
 
@@ -177,7 +189,7 @@ def problem(study: Study, config, name: str) -> Build:
     Raises:
       ValueError: for anything in the configuration that cannot be run.
     """
-    made = composing.method(config, name)
+    made = composing.method(config, name, study.items)
     observe = words(config.observe)
     for family in observe:
         checks.one_of("observe", family, tuple(supervised.FAMILIES))

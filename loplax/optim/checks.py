@@ -1,6 +1,5 @@
 """Checks of what the user hands to a transformation, before anything is computed."""
 
-import difflib
 import math
 from collections.abc import Callable, Mapping, Sequence
 
@@ -8,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from loplax import sharding
+from loplax import sharding, spelling
 
 
 def in_range(
@@ -37,8 +36,7 @@ def whole(name: str, value, low: int) -> None:
 def one_of(name: str, value: str, known: Sequence[str]) -> None:
     """Raises ``ValueError`` with the nearest known name unless ``value`` is known."""
     if value not in known:
-        near = difflib.get_close_matches(str(value), known, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        hint = spelling.hint(value, known)
         raise ValueError(f"{name} must be one of {list(known)}, got {value!r}{hint}")
 
 
@@ -82,8 +80,7 @@ def activations(units, features: Mapping[str, jax.Array]) -> dict[str, jax.Array
     for group in units:
         for name, positions in group.features.items():
             if name not in features:
-                near = difflib.get_close_matches(name, list(features), n=1)
-                hint = f"; did you mean {near[0]!r}?" if near else ""
+                hint = spelling.hint(name, features)
                 raise ValueError(
                     f"features: nothing for layer {name!r}, only for "
                     f"{list(features)}{hint}. loplax.units.tap(apply) returns them all."
@@ -110,11 +107,11 @@ def groups(units, *, replaced: bool = True, bias_transfer: bool = False) -> tupl
         and some outgoing weight has no bias to take the mean.
     """
     units = tuple(units)
-    names = [group.name for group in units]
+    layers = [group.name for group in units]
     if not units:
         raise ValueError("units: no hidden layer given.")
-    if len(set(names)) < len(names):
-        raise ValueError(f"units: layer names must differ, got {names}.")
+    if len(set(layers)) < len(layers):
+        raise ValueError(f"units: layer names must differ, got {layers}.")
     for group in units:
         if replaced and not (group.incoming and group.outgoing):
             raise ValueError(f"units: {group.name!r} must be read and written to.")

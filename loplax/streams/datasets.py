@@ -1,6 +1,5 @@
 """Data sets of labelled images, as arrays in memory."""
 
-import difflib
 import importlib.util
 import io
 import os
@@ -10,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import tqdm
 
-from loplax import locks
+from loplax import locks, spelling
 from loplax.streams import makers
 
 NAMES = ("digits", *makers.MAKERS)
@@ -76,8 +75,7 @@ def load(
       ((1500, 8, 8, 1), (297,), 10)
     """
     if name not in NAMES:
-        near = difflib.get_close_matches(str(name), NAMES, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        hint = spelling.hint(name, NAMES)
         raise ValueError(f"name must be one of {list(NAMES)}, got {name!r}{hint}")
     if name == "digits":
         return _digits()

@@ -269,10 +269,23 @@ def _empty(
     return dataset
 
 
-def note(asked: Asked, dataset: xarray.Dataset) -> dict[str, Any]:
-    """What to note of what is asked for, as JSON values."""
+def note(
+    asked: Asked, dataset: xarray.Dataset, before: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What to note of what is asked for, after what was noted before, as JSON values.
+
+    ``order`` are the arms as they were first asked for, ``requests`` what calls asked
+    for, ``[arms, seeds, bins]``, but those of which others ask for all.
+    """
+    arms = [name for name, *_ in asked.arms()]
+    request = [arms, asked.num_seeds, asked.target.bins]
+    requests = [r for r in before.get("requests", ()) if not _covers(request, r)]
+    if not any(_covers(earlier, request) for earlier in requests):
+        requests.append(request)
     own = [name for name in dataset.data_vars if "bin" in dataset[name].dims]
     return _request(asked) | {
+        "order": list(dict.fromkeys([*before.get("order", ()), *arms])),
+        "requests": requests,
         "rows": asked.rows,
         "defaults": {name: each.about.defaults for name, each in asked.every.items()},
         "swept": list(asked.settings),
@@ -284,6 +297,11 @@ def note(asked: Asked, dataset: xarray.Dataset) -> dict[str, Any]:
         "steps_per_bin": asked.target.steps_per_bin,
         "config": asked.fixed["config"],
     }
+
+
+def _covers(one: Sequence[Any], other: Sequence[Any]) -> bool:
+    """Whether all that a request asks for is asked for by another one too."""
+    return set(one[0]) >= set(other[0]) and one[1] >= other[1] and one[2] >= other[2]
 
 
 def _request(asked: Asked) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """What a study refuses before anything is computed or changed."""
 
-import difflib
 import math
 import re
 import unicodedata
@@ -10,6 +9,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from loplax import spelling
 
 # What netCDF-3 can name, and of that nothing that looks like a path or an option.
 _NUMBERED = re.compile(r"[A-Za-z0-9_][\w.+-]*", re.ASCII)
@@ -170,9 +171,10 @@ def settings(
     found = {}
     for hparam in sorted(given):
         if hparam not in used:
-            near = difflib.get_close_matches(hparam, used, 1, 0.0)
-            hint = f"the nearest is {near[0]!r}" if near else "there are none"
-            raise ValueError(f"no method has a hyper-parameter {hparam!r}; {hint}")
+            raise ValueError(
+                f"no method has a hyper-parameter {hparam!r}, only "
+                f"{', '.join(used) or 'none'}{spelling.hint(hparam, used)}"
+            )
         if np.ndim(given[hparam]) != 1:
             raise ValueError(f"values of {hparam!r} must be a list: {given[hparam]!r}")
         values = [number(hparam, value) for value in given[hparam]]

@@ -84,6 +84,11 @@ def unit_of(path: pathlib.Path) -> int:
     return int(_NAME.fullmatch(path.name)[1])
 
 
+def bin_of(path: pathlib.Path) -> int:
+    """How many bins the runs of a state have finished, from its file."""
+    return int(_NAME.fullmatch(path.name)[2])
+
+
 def check(path: pathlib.Path) -> Checkpoint:
     """Reads a state and forgets it, but for whose it is.
 

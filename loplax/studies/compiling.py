@@ -2,13 +2,12 @@
 
 import concurrent.futures
 import os
-import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 
-from loplax.studies import runs
+from loplax.studies import runs, signals
 
 _AT_ONCE = 4  # compilations; each takes memory, and some threads of its own
 
@@ -56,18 +55,17 @@ class Programs:
         return self._compiled[each.about.method, rows].done()
 
     def get(
-        self, each: runs.Runs, rows: int, stop: threading.Event
+        self, each: runs.Runs, rows: int, wish: signals.Wish
     ) -> tuple[runs.Program, Any]:
         """The compiled program, and the data on its devices.
 
         Raises:
-          KeyboardInterrupt: if ``stop`` is set before it is compiled.
+          Stop: if it is wished before the program is compiled.
         """
         self.trace(each, rows)
         future = self._compiled[each.about.method, rows]
         while not future.done():
-            if stop.is_set():
-                raise KeyboardInterrupt
+            wish.heed()
             concurrent.futures.wait([future], timeout=0.1)
         program = future.result()
         devices = program.sharding.mesh

@@ -1,8 +1,8 @@
 """The host's loop over units of runs and their segments: progress, saving, stopping."""
 
+import contextlib
 import pathlib
 import sys
-import threading
 import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -24,7 +24,7 @@ from loplax.studies import (
     watching,
 )
 
-_LONG = 30.0  # seconds in which a scheduler's job that is told to stop is to be saved
+_POLL = 0.02  # most seconds between two looks at whether a segment is computed
 
 
 class Study(NamedTuple):
@@ -54,12 +54,12 @@ class Watch(NamedTuple):
 
     Attributes:
       bar: the progress bar.
-      stop: whether to stop, after the segment.
+      wish: whether to stop.
       on_segment: functions to call after each segment.
     """
 
     bar: Any
-    stop: threading.Event
+    wish: signals.Wish
     on_segment: Sequence[Callable[[watching.Progress], None]]
 
 
@@ -79,24 +79,32 @@ def finish(
 
     Raises:
       OSError: if a file cannot be written.
-      KeyboardInterrupt: after Ctrl-C or SIGTERM, when all is saved.
+      Stop: after Ctrl-C or SIGTERM, when all is saved.
     """
-    with signals.wishes() as stop:
-        watch = Watch(bar, stop, on_segment)
-        for place, (method, some) in enumerate(jobs.items(), 1):
-            for job in some:
-                _run(study, job, f"{method} ({place}/{len(jobs)})", watch)
+    # Where nothing can be saved, signals do what they always do.
+    wishes = (
+        signals.wishes() if study.folder else contextlib.nullcontext(signals.Wish())
+    )
+    with wishes as wish:
+        watch = Watch(bar, wish, on_segment)
+        try:
+            for place, (method, some) in enumerate(jobs.items(), 1):
+                for job in some:
+                    _run(study, job, f"{method} ({place}/{len(jobs)})", watch)
+        except signals.Stop:
+            text = "stopped and saved; the same call goes on from here"
+            bar.write(text, sys.stderr)
+            raise
 
 
 def _run(study: Study, job: planning.Job, title: str, watch: Watch) -> None:
     """Computes a job."""
-    if watch.stop.is_set():
-        _stop(study, watch)
+    watch.wish.heed()
     each, rows = job.runs, job.program_rows
     study.programs.trace(each, rows)
     ready = study.programs.ready(each, rows)
     watch.bar.set_description(title if ready else f"compiling {title}")
-    program, data = study.programs.get(each, rows, watch.stop)
+    program, data = study.programs.get(each, rows, watch.wish)
     watch.bar.set_description(title)
     if job.state:
         leaves = {n: x[job.rows] for n, x in checkpoints.load(job.state).items()}
@@ -105,15 +113,6 @@ def _run(study: Study, job: planning.Job, title: str, watch: Watch) -> None:
         state = runs.begin(program, each, job.ids, study.key, data)
     _forget(study, job)
     _advance(study, job, program, data, state, watch)
-
-
-def _stop(study: Study, watch: Watch) -> None:
-    """Stops; all is saved, if anything is."""
-    if study.folder:
-        watch.bar.write(
-            "stopped and saved; the same call goes on from here", sys.stderr
-        )
-    raise KeyboardInterrupt
 
 
 def _forget(study: Study, job: planning.Job) -> None:
@@ -132,26 +131,49 @@ def _advance(
     state: Any,
     watch: Watch,
 ) -> None:
-    """Computes the segments of a job."""
-    cells, count, bins = job.runs.cells(job.ids), job.ids.size, study.target.per_segment
+    """Computes the segments of a job, and saves those that are finished."""
+    bins, done, leaves = study.target.per_segment, job.first, {}
     written, warned = time.monotonic(), False
-    for first in range(job.first, study.target.bins, bins):
-        begun = time.monotonic()
-        state, metrics = program.segment(data, state)
-        metrics = {name: np.asarray(values)[:count] for name, values in metrics.items()}
-        now = time.monotonic()
-        results.record(study.dataset, cells, first, metrics)
-        done = first + bins
-        watch.bar.update(count * bins * study.target.steps_per_bin)
-        stopping = watch.stop.is_set()  # a wish that comes later is for the next one
-        due = now - written >= study.checkpoint_seconds or stopping
-        if study.folder and (due or done == study.target.bins):
-            job = _save(study, job, program, state, done)
-            written = time.monotonic()
-        _tell(study, job, done, metrics, watch)
-        warned = warned or _warn(job, now - begun)
-        if stopping and done < study.target.bins:
-            _stop(study, watch)
+    try:
+        while done < study.target.bins:
+            watch.wish.heed()
+            begun = time.monotonic()
+            state, metrics = program.segment(data, state)
+            metrics = _computed(metrics, job, watch)
+            now = time.monotonic()
+            results.record(study.dataset, job.runs.cells(job.ids), done, metrics)
+            done += bins
+            watch.bar.update(job.ids.size * bins * study.target.steps_per_bin)
+            last = done == study.target.bins
+            if study.folder and (study.keep_states or not last):
+                # The next segment takes the state's place, and may be given up.
+                leaves = runs.to_host(program, state, job.ids.size)
+            if study.folder and (last or now - written >= study.checkpoint_seconds):
+                job = _save(study, job, program, leaves, done)
+                written, leaves = time.monotonic(), {}
+            _tell(study, job, done, metrics, watch)
+            warned = warned or _warn(job, now - begun)
+    except signals.Stop:
+        if leaves:
+            _save(study, job, program, leaves, done)
+        raise
+
+
+def _computed(
+    metrics: Mapping[str, jax.Array], job: planning.Job, watch: Watch
+) -> dict[str, np.ndarray]:
+    """The metrics of a segment on the host, when it is computed.
+
+    Python's signal handlers run meanwhile.
+
+    Raises:
+      Stop: if it is wished, and the segment takes too long.
+    """
+    begun = time.monotonic()
+    while not all(values.is_ready() for values in metrics.values()):
+        watch.wish.heed(signals.GRACE)
+        time.sleep(min(_POLL, (time.monotonic() - begun) / 20))
+    return {name: np.asarray(x)[: job.ids.size] for name, x in metrics.items()}
 
 
 def _tell(
@@ -171,18 +193,22 @@ def _tell(
 
 def _warn(job: planning.Job, seconds: float) -> bool:
     """Warns of segments that take too long, and returns whether it did."""
-    if seconds <= _LONG:
+    if seconds <= signals.GRACE:
         return False
     warnings.warn(
-        f"a segment of {job.runs.about.method} takes {seconds:.0f} s, and to stop and "
-        "save takes as long: use shorter segments, or fewer runs_per_block",
+        f"a segment of {job.runs.about.method} takes {seconds:.0f} s, and is computed "
+        "again if it is stopped: use shorter segments, or fewer runs_per_block",
         stacklevel=3,
     )
     return True
 
 
 def _save(
-    study: Study, job: planning.Job, program: runs.Program, state: Any, done: int
+    study: Study,
+    job: planning.Job,
+    program: runs.Program,
+    leaves: Mapping[str, np.ndarray],
+    done: int,
 ) -> planning.Job:
     """Saves what is new of a job, or all of it at the end, and then the state.
 
@@ -199,7 +225,6 @@ def _save(
     }
     files = pieces.write(study.folder, pieces.Piece(group, first, metrics))
     if study.keep_states or not last:
-        leaves = runs.to_host(program, state, job.ids.size)
         checkpoints.save(study.folder, group, done, leaves, 1 if last else 2)
     if last:
         whole = {path.name for path in files}

@@ -1,6 +1,7 @@
 """The results of a study, finished or running, as one labelled ``xarray.Dataset``."""
 
 import collections
+import itertools
 import json
 import os
 import pathlib
@@ -15,7 +16,7 @@ from loplax.studies import pieces, storage
 
 _DIMS = ("arm", "seed", "bin", "subset")
 _OWN_COORDS = (*_DIMS, "run", "method", "step")
-_OWN_VARIABLES = ("diverged", "bins_done", "bins_sound")
+_OWN_VARIABLES = ("diverged", "bins_asked", "bins_done", "bins_sound")
 # These always have a value: where one is not finite, the run has diverged.
 _SIGNS = ("loss", "weight_change")
 
@@ -65,8 +66,8 @@ def empty(
 
     Returns:
       A Dataset with one variable ``[arm, seed, bin]`` or ``[arm, seed, bin, subset]``
-      for each metric, and ``diverged``, ``bins_done`` and ``bins_sound``,
-      ``[arm, seed]``.
+      for each metric, and ``diverged``, ``bins_asked`` (all of them), ``bins_done``
+      and ``bins_sound``, ``[arm, seed]``.
 
     Raises:
       ValueError: if a swept name or a metric takes a name that the results need, or two
@@ -97,8 +98,8 @@ def empty(
         rank = 4 if per_subset else 3
         variables[name] = (_DIMS[:rank], np.full(shape[:rank], np.nan, dtype))
     variables["diverged"] = (_DIMS[:2], np.zeros(shape[:2], bool))
-    for name in ("bins_done", "bins_sound"):
-        variables[name] = (_DIMS[:2], np.zeros(shape[:2], np.int32))
+    for name, bins in {"asked": len(steps), "done": 0, "sound": 0}.items():
+        variables[f"bins_{name}"] = (_DIMS[:2], np.full(shape[:2], bins, np.int32))
     coords = {
         "arm": ("arm", arms),
         "method": ("arm", list(methods)),
@@ -171,12 +172,14 @@ def load(directory: str | os.PathLike) -> xarray.Dataset:
     """Reads the results of a study, finished or still running.
 
     All runs are there that were ever finished or are under way, and those that the last
-    call asked for. An arm is a method in one setting: ``results.sel(arm="cbp")``.
+    call asked for, in the order in which arms were first asked for. An arm is a method
+    in one setting: ``results.sel(arm="cbp")``.
     Metrics are ``[arm, seed, bin]``, those with a value for each subset of held-out
     examples ``[arm, seed, bin, subset]``, and NaN where there is no value: not yet, or
     not at all.
-    ``bins_done`` counts the finished bins of a run, ``bins_sound`` those before it
-    diverged, if it did, which ``diverged`` says; see `record`.
+    ``bins_asked`` counts the bins of a run that were ever asked for, ``bins_done``
+    those that are finished, ``bins_sound`` those before it diverged, if it did, which
+    ``diverged`` says; see `record`.
 
     Args:
       directory: the study's directory.
@@ -217,8 +220,10 @@ def _together(
             seeds.add(seed)
             hparams = {key: float(values[row]) for key, values in group.hparams.items()}
             arms.setdefault(name, (group.about.method, hparams))
-    methods = list(dict.fromkeys(method for method, _ in arms.values()))
-    names = sorted(arms, key=lambda name: methods.index(arms[name][0]))
+    first = [name for name in asked.get("order", ()) if name in arms]
+    names = list(dict.fromkeys([*first, *arms]))
+    methods = list(dict.fromkeys(arms[name][0] for name in names))
+    names.sort(key=lambda name: methods.index(arms[name][0]))
     points = [arms[name] for name in names]
     kinds = pieces.kinds(found.values())
     for name, (dtype, per_subset) in asked.get("metrics", {}).items():
@@ -245,7 +250,24 @@ def _together(
     places = {name: place for place, name in enumerate(names)}
     cells = {(name, seed): (places[name], order[seed]) for name, seed in best}
     fill(dataset, found, best, cells)
+    wanted = _wanted(asked.get("requests", ()))
+    dataset["bins_asked"].values[:] = [
+        [
+            wanted.get((name, seed), bins if (name, seed) in best else 0)
+            for seed in order
+        ]
+        for name in names
+    ]
     return dataset
+
+
+def _wanted(requests: Sequence[Sequence[Any]]) -> dict[pieces.Run, int]:
+    """How many bins of a run were asked for, of those that were."""
+    found = collections.defaultdict(int)
+    for names, num_seeds, bins in requests:
+        for run in itertools.product(names, range(num_seeds)):
+            found[run] = max(found[run], bins)
+    return found
 
 
 def _varied(points: Sequence[tuple[str, Mapping[str, float]]]) -> set[str]:

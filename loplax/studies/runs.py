@@ -272,9 +272,9 @@ def begin(
 def to_host(
     program: Program, state: Sequence[jax.Array], count: int
 ) -> dict[str, np.ndarray]:
-    """The first ``count`` rows of every leaf of a state, by name, on the host."""
+    """The first ``count`` rows of every leaf of a state, by name, as copies."""
     return {
-        name: np.asarray(jax.random.key_data(leaf) if forms.is_key(leaf) else leaf)[
+        name: np.array(jax.random.key_data(leaf) if forms.is_key(leaf) else leaf)[
             :count
         ]
         for name, leaf in zip(program.state, state, strict=True)

@@ -98,7 +98,11 @@ def run(
     stay until then. What is computed already is known by its content: method with its
     numbers and choices, config, data, key and seed, in whatever order these are given.
 
-    Ctrl-C and SIGTERM stop after the current segment.
+    Ctrl-C and SIGTERM stop a study that has a directory when the segment in progress
+    is over, or after 20 seconds without it; all that is finished is saved then. The
+    interpreter's exit waits for what is still computed or compiled; a program that is
+    to end at once calls ``os._exit``. A study without a directory is interrupted as any
+    other function is.
 
     Args:
       directory: the study's directory; None keeps everything in memory.
@@ -133,7 +137,8 @@ def run(
       ValueError: if an argument is bad, or the directory cannot be written, is in use,
         or holds something else; nothing has been computed or changed then.
       OSError: if a file cannot be written; the files of before are then intact.
-      KeyboardInterrupt: after Ctrl-C or SIGTERM, when all is saved.
+      KeyboardInterrupt: after Ctrl-C or SIGTERM, when all is saved; its argument is
+        the number of the signal.
 
     Example:
       >>> def init(key, hparams, data):
@@ -202,7 +207,8 @@ def _finish(
     }
     results.fill(study.dataset, found, best, cells)
     if study.folder:
-        storage.note_asked(study.folder, asking.note(asked, study.dataset))
+        before = storage.last_asked(study.folder)
+        storage.note_asked(study.folder, asking.note(asked, study.dataset, before))
     jobs = planning.jobs(study.folder, asked, best, study.programs)
     steps = asked.target.steps_per_bin
     done = sum(min(best[r].reach, asked.target.bins) for r in cells if r in best)

@@ -1,6 +1,5 @@
 """Hidden units as explicit records: where each unit's weights sit in the parameters."""
 
-import difflib
 import math
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
@@ -8,7 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from loplax import sharding
+from loplax import sharding, spelling
 from loplax.units import tables
 
 
@@ -274,8 +273,8 @@ class Units(tuple):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Words for an error message that name the nearest known names."""
+    """Words for an error message that name the nearest known names, or just some."""
     known = list(known)
-    close = difflib.get_close_matches(name, known, n=3, cutoff=0.0)
-    listed = ", ".join(repr(other) for other in close)
-    return f"nearest known: {listed}" if listed else "none is known"
+    close = spelling.near(name, known)
+    listed = ", ".join(repr(other) for other in close or known[:3])
+    return f"{'nearest known' if close else 'known, for example'}: {listed or 'none'}"

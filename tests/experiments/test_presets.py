@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import pytest
 
 from experiments.launch import problems
-from experiments.methods import settings
+from experiments.methods import composing, settings
 from experiments.studies import learning
 from loplax import envs
 
@@ -76,8 +76,9 @@ def test_presets_can_be_run_and_are_not_changed_by_it(name, preset, monkeypatch)
     # Where the output layer is zeroed there is no plasticity injection.
     if supervised and "zero_head" not in study.at_task:
         chunk = study.stream(study.data, study.numbers).chunk
-        items = study.bins * study.chunks * chunk
-        assert config.plasticity_injection.injection_step == items // 2
+        items = study.bins * study.chunks * chunk // study.bins_per_chunk
+        found = composing.method(config, "plasticity_injection", study.items).values
+        assert found["plasticity_injection.injection_step"] == items // 2
     if preset not in TRACED.get(name, ()):
         return
     learner, numbers, *_ = methods[0]

@@ -7,6 +7,7 @@ import xarray
 from hypothesis import given
 from hypothesis import strategies as st
 
+from experiments.figures import words
 from loplax.studies import pieces, results, runs, sweep
 from tests.studies import toys
 from tests.studies.toys import METHODS, WALK, study
@@ -102,6 +103,45 @@ def test_a_study_grows_and_computes_only_what_is_new(tmp_path, grown):
         xarray.testing.assert_equal(part[list(asked)], asked)
 
 
+def test_what_nobody_asked_for_is_not_missing(tmp_path):
+    """Another method with more seeds, and one in longer runs; one is not finished."""
+    options = {"settings": {}, "num_segments": 2}
+    study(tmp_path, {"walk": WALK}, num_seeds=2, **options)
+    study(tmp_path, {"new": WALK}, **options)
+    found = results.load(tmp_path)
+    assert found["arm"].values.tolist() == ["walk", "new"]
+    assert found["bins_asked"].values.tolist() == [[8, 8, 0], [8, 8, 8]]
+    assert words.done(found) == 1 and not words.missing(found)
+
+    def crash(_):
+        raise RuntimeError("crash")
+
+    longer = options | {"num_segments": 6, "num_seeds": 1, "on_segment": [crash]}
+    with pytest.raises(RuntimeError, match="crash"):
+        study(tmp_path, {"new": WALK}, **longer, checkpoint_seconds=0)
+    study(tmp_path, {"walk": WALK}, num_seeds=1, **options)  # less than before
+    found = results.load(tmp_path)
+    assert found["bins_asked"].values.tolist() == [[8, 8, 0], [24, 8, 8]]
+    assert words.done(found) == (2 + 3) * 8 / ((2 + 3) * 8 + 16)
+
+
+def test_arms_stay_in_the_order_in_which_they_were_first_asked_for(tmp_path):
+    """Differences are to the first: to that of the study as it began."""
+    options = {"num_seeds": 1, "num_segments": 1}
+    first = study(tmp_path, {"walk": WALK}, settings={"size": [0.5]}, **options)
+    more = {"settings": {"size": [0.1, 0.5, 0.7]}, **options}
+    study(tmp_path, {"new": WALK, "walk": WALK}, **more)
+    study(tmp_path, {"new": WALK}, **more)
+    arms = results.load(tmp_path)["arm"].values.tolist()
+    assert arms[:1] == first["arm"].values.tolist() == ["walk size=0.5"]
+    sizes = ("0.1", "0.5", "0.7")
+    assert arms[1:] == [
+        "walk size=0.1",
+        "walk size=0.7",
+        *(f"new size={s}" for s in sizes),
+    ]
+
+
 def test_a_smaller_question_has_a_smaller_answer(plain, monkeypatch):
     monkeypatch.setattr(runs, "trace", None)
     found = study(plain[1], {"walk": WALK}, settings={"size": [0.5]}, num_seeds=2)
@@ -155,7 +195,7 @@ def test_kept_states_are_of_use_to_some_of_the_runs(tmp_path, plain):
         some,
         plain[0]
         .isel(seed=slice(0, 2), bin=slice(0, 16))
-        .assign(bins_done=some["bins_done"], bins_sound=some["bins_sound"]),
+        .assign({f"bins_{n}": some[f"bins_{n}"] for n in ("asked", "done", "sound")}),
     )
     loaded = results.load(tmp_path)
     assert loaded["bins_done"].values[0].tolist() == [16, 16, 8]

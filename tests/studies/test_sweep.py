@@ -1,6 +1,8 @@
 """The sweep: what it computes, and what it refuses."""
 
 import json
+import signal
+import threading
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +12,7 @@ import xarray
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loplax.studies import compiling, loop, results, runs, statistics, sweep
+from loplax.studies import compiling, results, runs, signals, statistics, sweep
 from tests.studies import toys
 from tests.studies.toys import WALK, init, segment, study
 
@@ -204,7 +206,7 @@ def test_segments_are_told(plain):
 
 
 def test_a_segment_that_takes_long_is_told(monkeypatch):
-    monkeypatch.setattr(loop, "_LONG", 0.0)
+    monkeypatch.setattr(signals, "GRACE", 0.0)
     with pytest.warns(UserWarning, match="a segment of walk takes .* shorter"):
         study(None, {"walk": WALK}, settings={})
 
@@ -259,7 +261,8 @@ BAD = [
     ({"checkpoint_seconds": -1}, "checkpoint_seconds is -1"),
     ({"key": 3}, "typed key"),
     ({"key": np.zeros(2, np.uint32)}, "typed key"),
-    ({"settings": {"sise": [0.1]}}, "'sise'; the nearest is 'size'"),
+    ({"settings": {"sise": [0.1]}}, "'sise', only deaf, size; did you mean 'size'"),
+    ({"settings": {"banana": [0.1]}}, "'banana', only deaf, size$"),
     ({"settings": {"size": []}}, "missing"),
     ({"settings": {"size": 0.1}}, "must be a list"),
     ({"settings": {"size": [0.1, 0.1]}}, "repeated"),
@@ -332,15 +335,15 @@ def test_data_of_other_types_is_that_which_jax_makes_of_it():
 
 def test_ctrl_c_does_not_wait_for_the_compiler(monkeypatch):
     """Nothing has begun yet that would have to be saved."""
-    release = compiling.threading.Event()
+    release = threading.Event()
     monkeypatch.setattr(runs, "compiled", lambda *_: release.wait(20))
-    stop = compiling.threading.Event()
-    stop.set()
+    wish = signals.Wish()
+    wish.make(signal.SIGINT)
     programs = compiling.Programs(jax.random.key(0), (), jax.devices()[:1], {})
     about = runs.pieces.About("walk", {}, {}, [], 1.0, {})
     numbers = {"size": np.ones(3)}
     each = runs.Runs(WALK.learner, about, numbers, np.arange(3), np.zeros(3, int), [])
-    with pytest.raises(KeyboardInterrupt):
-        programs.get(each, 3, stop)
+    with pytest.raises(signals.Stop):
+        programs.get(each, 3, wish)
     release.set()
     programs.close()

@@ -144,7 +144,7 @@ def test_select():
     found = units.find(apply, SQUARE, X)
     assert found.select("w1", "w0").names == ("w0", "w1")
     assert units.find(apply, SQUARE, X, names=["w1"]).names == ("w1",)
-    with pytest.raises(ValueError, match=r"No layer 'w7'; nearest known: 'w[01]'"):
+    with pytest.raises(ValueError, match=r"No layer 'w7'; known, for example: 'w0'"):
         found.select("w7")
 
 

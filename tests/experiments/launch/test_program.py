@@ -8,6 +8,7 @@ import pytest
 
 from experiments.ant import config as ant
 from experiments.launch import devices, program
+from experiments.slowly_changing_regression import config as configs
 
 NAME = "slowly_changing_regression"
 
@@ -39,6 +40,13 @@ def test_another_config_is_refused_by_name(finished, small, files, message):
     folder, before = finished
     text = message(folder, small(stream__flip="one", hidden=(3,)))
     assert_one_line(text, "stream.flip", "one", "hidden", "[3]")
+    assert files(folder) == before
+
+
+def test_another_preset_is_refused_with_a_remedy(finished, files, message):
+    folder, before = finished
+    text = message(folder, configs.get_config("laptop"))
+    assert_one_line(text, "config.bin: 20 -> 20000", "another directory", "overwrite")
     assert files(folder) == before
 
 

@@ -90,6 +90,35 @@ def test_a_study_grows(swept, tmp_path):
     np.testing.assert_array_equal(both, expected)
 
 
+def test_a_step_of_the_run_follows_its_length(small):
+    """Half of it, unless it is set; one that the run does not reach is refused."""
+    name, address = "plasticity_injection", "plasticity_injection.injection_step"
+
+    def step(**new):
+        config = small(**new)
+        study = problems.part(NAME, "study").make(config)
+        return study.method(config, name).hparams[address]
+
+    assert [step(examples=number) for number in (40, 80, 200)] == [20, 40, 100]
+    assert step(plasticity_injection__injection_step=79) == 79
+    for value in (80, 1_000):
+        with pytest.raises(ValueError, match=f"{address} is {value}.* 1 to 79"):
+            step(plasticity_injection__injection_step=value)
+        with pytest.raises(ValueError, match=f"{address} is {value}.* 1 to 79"):
+            step(sweep__plasticity_injection__injection_step=(value,))
+
+
+@pytest.mark.parametrize("bins", [(6, 10), (4, 7), (5, 10)])
+def test_a_longer_run_goes_on_whatever_the_lengths(tmp_path, bins):
+    """Where segments of the longer one would not end where the shorter one does."""
+    lengths, told = [{"examples": 20 * number, "seeds": 1} for number in bins], []
+    run(**lengths[0], workdir=tmp_path, keep_states=True)
+    found = run(told=[told.append], **lengths[1], workdir=tmp_path).dataset
+    assert min(each.step for each in told) > 20 * bins[0]
+    expected = run(**lengths[1]).dataset
+    np.testing.assert_allclose(found["loss"], expected["loss"], rtol=1e-5)
+
+
 def test_hooks_are_told_the_means():
     told = []
     found = run(told=[told.append]).dataset

@@ -85,6 +85,7 @@ def test_the_order_of_the_names_counts_within_a_slot_only(toy):
 def test_products_are_what_they_say(toy):
     """Penalties, then the optimiser, then what is around it; each with its own key."""
     config = toy.configured(cbp={"replacement_rate": 0.3}, l2={"weight_decay": 0.1})
+    config.plasticity_injection.injection_step = 3
     key = functools.partial(keys.named, toy.KEY)
     rate, reinitialize = 0.02, {"initializer": toy.INITIALIZER}
     adam = optim.adam(rate, toy.GROUPS, 0.99, 0.99)
@@ -100,7 +101,7 @@ def test_products_are_what_they_say(toy):
             inner, toy.GROUPS, **cbp, **reinitialize
         ),
         "shrink_and_perturb+plasticity_injection": optim.shrink_and_perturb(
-            optax.chain(nets.learn_in_turn(decayed, 1_000_000), later), **noise
+            optax.chain(nets.learn_in_turn(decayed, 3), later), **noise
         ),
         "weight_resets+upgd": optim.selective_weight_reinitialization(
             optim.upgd(**PLUGINS["upgd"].numbers, key=key("upgd")),
@@ -173,7 +174,7 @@ def test_values_are_those_of_the_optimizer_and_the_plugins():
 
 
 def test_a_section_may_set_numbers_of_the_optimizer(toy):
-    """They hold for the methods with that plugin, and two may not say the same."""
+    """They hold for the methods with that plugin; two may not say different things."""
     config = toy.configured("adam", cbp={"b1": 0.5}, redo={"learning_rate": 0.1})
     config.l2_init.learning_rate = 0.2
     addresses = lambda name: composing.method(config, name).addresses["adam"]
@@ -182,6 +183,24 @@ def test_a_section_may_set_numbers_of_the_optimizer(toy):
     assert addresses("l2_init+cbp")["learning_rate"] == "l2_init.learning_rate"
     with pytest.raises(ValueError, match="redo and l2_init both set.*learning_rate"):
         addresses("redo+l2_init")
+    config.redo.learning_rate = 0.2
+    assert addresses("redo+l2_init")["learning_rate"] == "redo.learning_rate"
+    assert addresses("l2_init+redo")["learning_rate"] == "l2_init.learning_rate"
+    settings.add_sweep(config)
+    config.sweep.redo.learning_rate = (0.1, 0.3)
+    with pytest.raises(ValueError, match="redo and l2_init both set.*learning_rate"):
+        addresses("redo+l2_init")
+
+
+def test_whose_own_number_it_is_sets_it(toy):
+    """As the weight decay of L2 on top of a method that has one in addition."""
+    config = toy.configured("adam", l2={"weight_decay": 0.5})
+    config.cbp.weight_decay = 0.25
+    for name in ("l2+cbp", "cbp+l2"):
+        found = composing.method(config, name)
+        assert found.addresses["adam"]["weight_decay"] == "l2.weight_decay"
+        assert found.values["l2.weight_decay"] == 0.5
+        assert "cbp.weight_decay" not in found.values
 
 
 def test_the_bound_on_replacements_is_that_of_the_largest_rate(toy):

@@ -51,6 +51,16 @@ TINY = {
 }
 
 
+def test_decay_and_replacement_are_one_method():
+    """Though the sections of both set numbers of the optimiser."""
+    for name in ("l2+cbp", "cbp+l2", "l2+redo"):
+        config = configs.get_config("smoke")
+        found = control.make(config).method(config, name).hparams
+        assert found["l2.weight_decay"] == config.l2.weight_decay
+        first = name.split("+")[0]
+        assert found[f"{first}.b1"] == found[f"{first}.b2"] == 0.99
+
+
 def small_config():
     """Of six bins with 64 steps each, so that no task ends where a bin does."""
     config = configs.get_config("smoke")
@@ -385,7 +395,10 @@ BAD = [
     ({"sweep__clip": (-0.1,)}, "clip.*-0.1"),
     ({"change": "offset", "sweep__offset": (-1.0,)}, "-1"),
     ({"sweep__offset": (2.0,)}, "offset"),  # which nothing here has
-    ({"methods": ("l2+cbp",)}, "l2 and cbp both set the optimiser's b1"),
+    (
+        {"methods": ("l2+cbp",), "cbp__b1": 0.5},
+        "l2 and cbp both set the optimiser's b1",
+    ),
     ({"sweep__entropy_weight": (float("nan"),)}, "entropy_weight.*nan"),
     ({"hidden": (4, 0)}, "hidden"),
     ({"activation": "rely"}, "activation.*'rely'"),

@@ -35,10 +35,15 @@ def test_large_images_are_refused():
 
 
 def test_patches(monkeypatch):
-    wanted = lambda patches: images.patches(types.SimpleNamespace(patches=patches))
+    def wanted(patches, platform="auto"):
+        config = types.SimpleNamespace(patches=patches, platform=platform)
+        return images.patches(config)
+
     assert wanted("yes") is True and wanted("no") is False
     for backend, expected in (("cpu", True), ("gpu", False), ("tpu", False)):
         monkeypatch.setattr(jax, "default_backend", lambda backend=backend: backend)
         assert wanted("auto") is expected
+        assert wanted("auto", "cpu") is True  # whatever jax has been used for before
+        assert wanted("auto", "gpu") is wanted("auto", "tpu") is False
     with pytest.raises(ValueError, match="patches.*'on'"):
         wanted("on")

@@ -115,12 +115,13 @@ def test_pairs_learn_or_are_refused_by_name(quick, name):
 
 def test_methods_of_the_injected_network_know_its_units(quick):
     """Else parsevals would be of no weight at all."""
-    config = quick(parseval__strength=0.5, plasticity_injection__injection_step=0)
+    config = quick(parseval__strength=0.5)
     study = regression.make(config)
     build = learning.problem(study, config, "plasticity_injection+parseval")
     method = study.method(config, "plasticity_injection+parseval")
     key = jax.random.key(0)
-    problem = build(method.hparams, key, study.data)
+    at_once = method.hparams | {"plasticity_injection.injection_step": 0}
+    problem = build(at_once, key, study.data)
     params, _ = problem.network.init(key)
     zero = jax.tree.map(jnp.zeros_like, params)
     updates, _ = problem.tx.update(zero, problem.tx.init(params), params)
