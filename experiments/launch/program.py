@@ -1,11 +1,10 @@
 """The program of every experiment: flags -> configuration -> study -> figures."""
 
+import gc
 import pathlib
 import sys
 
 from absl import app, flags
-
-from experiments.launch import command_line
 
 WORKDIR = flags.DEFINE_string(
     "workdir", None, "where results go and continue from (default: runs/EXPERIMENT)"
@@ -26,6 +25,11 @@ def main(file: str) -> None:
       file: path of that ``run.py``; beside it lie ``config.py``, ``study.py`` and
         ``plot.py``.
     """
+    # What is imported stays: to go through it for garbage again and again takes a
+    # seventh of the time in which a finished study answers.
+    gc.disable()
+    from experiments.launch import command_line
+
     folder = pathlib.Path(file).parent
     arguments, preset = command_line.presets(sys.argv[1:], folder)
     sys.argv[1:] = arguments
@@ -35,12 +39,17 @@ def main(file: str) -> None:
 
 
 def _run(argv: list[str], config, name: str, preset: str) -> None:
+    from experiments.launch import command_line
+
     with command_line.clear_errors(), command_line.ends_at_once():
         command_line.no_arguments(argv)
         _ = config.platform  # the file is read here, and may be missing
         # Heavy imports wait until then, so that errors and --help come at once.
         from experiments.launch import running, writers
 
+        if not gc.isenabled():
+            gc.freeze()
+            gc.enable()
         workdir, overwrite = WORKDIR.value or f"runs/{name}", OVERWRITE.value
         workdir = pathlib.Path(workdir)
         found = running.launch(

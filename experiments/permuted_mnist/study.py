@@ -43,9 +43,8 @@ def make(config, data_dir: str | None = None) -> learning.Study:
         hidden = learning.widths(config.hidden, options["activation"])
         hidden = () if options.pop("linear", False) else hidden
         net = nets.MLP(hidden, found.num_classes, **options)
-        example = jnp.zeros(pixels)
         return supervised.stateless(
-            lambda key: net.init(key, example)["params"],
+            lambda key: net.init(key, jnp.zeros(pixels))["params"],
             lambda params, x: net.apply({"params": params}, x),
         )
 

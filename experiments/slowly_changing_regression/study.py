@@ -38,9 +38,8 @@ def make(config, data_dir: str | None = None) -> learning.Study:
         hidden = learning.widths(config.hidden, options["activation"])
         hidden = () if options.pop("linear", False) else hidden
         net = nets.MLP(hidden, 1, small=True, **options)
-        example = jnp.zeros(config.stream.inputs)
         return supervised.stateless(
-            lambda key: net.init(key, example)["params"],
+            lambda key: net.init(key, jnp.zeros(config.stream.inputs))["params"],
             lambda params, x: net.apply({"params": params}, x)[..., 0],
         )
 

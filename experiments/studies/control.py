@@ -84,7 +84,8 @@ class Study(NamedTuple):
         build = problem(self, config, name)
         values = {**self.numbers, **made.values}
         for hparams in settings.each(config, values):
-            ppo.check(build(hparams, jax.random.key(0), ()))
+            check = lambda key, hparams=hparams: ppo.check(build(hparams, key, ()))
+            jax.eval_shape(check, jax.random.key(0))  # nothing of it is computed
         segment = functools.partial(
             ppo.segment, build, bins=self.segments[1], updates=self.updates
         )

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 
 from experiments.methods import building, composing, settings
 from experiments.studies import defaults
@@ -124,7 +123,8 @@ class Study(NamedTuple):
         build = problem(self, config, name)
         values = {**self.numbers, **made.values}
         for hparams in settings.each(config, values):
-            build(hparams, jax.random.key(0), self.data)
+            check = lambda key, hparams=hparams: build(hparams, key, self.data) and None
+            jax.eval_shape(check, jax.random.key(0))  # nothing of it is computed
         segment = functools.partial(
             supervised.segment,
             build,
@@ -203,16 +203,18 @@ def problem(study: Study, config, name: str) -> Build:
         if plugin.evaluated and not study.stream(study.data, study.numbers).test:
             raise ValueError(f"{each} is tested, and this problem tests nothing.")
     plain = study.network(made.options)
-    maintained = study.maintained or _units(plain, inputs)
+    shapes = _shapes(plain)
+    maintained = study.maintained or _units(plain, shapes, inputs)
     if study.batch_norm:
         restart = functools.partial(nets.restart_statistics, maintained)
         plain = plain._replace(restart=restart)
     network = building.network(made, plain, made.values, shape)
-    given = study.features is not None and network is plain
-    observed = maintained if given else _units(network, inputs)
-    if _params(network) != _params(plain):
-        maintained = observed
-    initializers = _initializers(study, plain)
+    observed = maintained
+    if network is not plain:
+        around = _shapes(network)
+        observed = _units(network, around, inputs)
+        maintained = maintained if around[0] == shapes[0] else observed
+    initializers = _initializers(study, shapes[0])
 
     def build(hparams, key, data) -> Problem:
         tx = building.transformation(
@@ -232,7 +234,7 @@ def problem(study: Study, config, name: str) -> Build:
             groups=observed,
             measures=study.measures,
             forward=study.forward if network is plain else None,
-            features=study.features if given else None,
+            features=study.features if network is plain else None,
             test_starts=study.test_starts,
             head=study.head,
             observe=observe,
@@ -247,20 +249,17 @@ def problem(study: Study, config, name: str) -> Build:
     return build
 
 
-def _units(network: Network, inputs) -> units.Units:
-    params, stats = jax.eval_shape(network.init, jax.random.key(0))
-    return units.find(network.apply, params, stats, inputs, has_aux=True)
+def _shapes(network: Network) -> tuple[Any, Any]:
+    """Shapes of the parameters and of the statistics."""
+    return jax.eval_shape(network.init, jax.random.key(0))
 
 
-def _params(network: Network):
-    """Shapes of the parameters."""
-    params, _ = jax.eval_shape(network.init, jax.random.key(0))
-    return jax.tree.map(jnp.shape, params)
+def _units(network: Network, shapes: tuple[Any, Any], inputs) -> units.Units:
+    return units.find(network.apply, *shapes, inputs, has_aux=True)
 
 
-def _initializers(study: Study, network: Network) -> dict[str, Callable]:
+def _initializers(study: Study, params: Any) -> dict[str, Callable]:
     """The distribution of the weights of each layer, by path."""
-    params, _ = jax.eval_shape(network.init, jax.random.key(0))
     hidden, output = study.initializer, study.output_initializer
     inside = lambda path: f"/{study.head}/" in f"/{path}/"
     leaves = paths.by_path(params).leaves

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from loplax.streams import base
 
@@ -92,12 +93,12 @@ def slowly_changing_regression(
     if flip not in ("all", "one"):
         raise ValueError(f"flip must be 'all' or 'one', got {flip!r}.")
     chunk = next(n for n in range(min(period, MAX_CHUNK), 0, -1) if period % n == 0)
-    patterns = (jnp.arange(2**fast)[:, None] >> jnp.arange(fast)) & 1
+    patterns = (np.arange(2**fast)[:, None] >> np.arange(fast)) & 1
 
     def with_slow(slow_bits) -> jax.Array:
         """All inputs of the current task, ``[2 ** fast, inputs]``."""
         same = jnp.broadcast_to(slow_bits, (2**fast, slow))
-        return jnp.concatenate([same, patterns.astype(jnp.float32)], axis=1)
+        return jnp.concatenate([same, patterns.astype(np.float32)], axis=1)
 
     def target(slow_bits, hidden, output) -> jax.Array:
         weights, bias = hidden[:-1], hidden[-1]

@@ -6,7 +6,7 @@ import matplotlib.axes
 import matplotlib.figure
 import numpy as np
 import xarray
-from matplotlib import collections, ticker
+from matplotlib import collections, markers, ticker
 
 from loplax.studies import intervals, results, statistics
 from loplax.studies.looks import Look
@@ -42,6 +42,7 @@ def curves(
     shown = statistics.coarse(dataset, metric, every)
     found = statistics.summary(shown, metric, range(shown.sizes["bin"]))
     step = shown["step"].values
+    values = results.counting(shown, metric).transpose("arm", "bin", "seed").values
     for i, arm in enumerate(dataset["arm"].values):
         mean, low, high = (found[n].values[i] for n in ("mean", "low", "high"))
         there = ~np.isnan(mean)
@@ -55,9 +56,7 @@ def curves(
         look = {"color": colour, "ls": style, "marker": marker, "label": label}
         axes.plot(step[there], mean[there], lw=1.6, clip_on=not marker, **look)
         if band:
-            values = results.counting(shown.isel(arm=i), metric)
-            values = values.transpose("bin", "seed").values
-            _spread(axes, step, low, high, values, colour)
+            _spread(axes, step, low, high, values[i], colour)
     _over_steps(axes, shown)
 
 
@@ -119,9 +118,10 @@ def changes(dataset: xarray.Dataset) -> np.ndarray:
 
 def tick(axes: matplotlib.axes.Axes, steps: np.ndarray) -> None:
     """Marks steps on the x axis of ``axes``, inward, beside its ticks."""
-    axes.xaxis.remove_overlapping_locs = False  # a task may end where a tick is
-    axes.set_xticks(steps, minor=True)
-    axes.tick_params(axis="x", which="minor", direction="in", length=5, width=0.8)
+    # One line: as minor ticks, they took as long as all the rest of the figures.
+    look = {"ls": "", "marker": markers.TICKUP, "ms": 5, "mew": 0.8, "color": "black"}
+    place = {"transform": axes.get_xaxis_transform(), "clip_on": False}
+    axes.plot(steps, np.zeros_like(steps), **look, **place, scalex=False, scaley=False)
 
 
 def subsets(axes: matplotlib.axes.Axes, dataset: xarray.Dataset, metric: str) -> None:

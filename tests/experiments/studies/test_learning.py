@@ -47,6 +47,19 @@ def test_widths_of_layers_with_two_outputs_a_unit():
     assert learning.widths((0, -1), "crelu") == (0, -1)  # for the network to refuse
 
 
+def test_to_build_methods_compiles_nothing(quick, caplog):
+    """So that a finished study answers at once."""
+    jax.clear_caches()  # of what other tests compiled
+    jax.random.key(0)
+    config = quick(sweep__cbp__replacement_rate=(0.1, 0.2))
+    with jax.log_compiles():
+        study = regression.make(config)
+        for name in ("bp", "cbp+layer_norm", "input_normalization", "upgd+l2_init"):
+            study.method(config, name)
+    assert any("Finished tracing" in text for text in caplog.messages)
+    assert not [text for text in caplog.messages if text.startswith("Compiling")]
+
+
 @pytest.mark.parametrize("bins", [1, 3, 7, 10, 50, 800])
 def test_segments_divide_a_run(quick, bins):
     study = regression.make(quick(examples=20 * bins))
