@@ -107,7 +107,8 @@ def draw(
         found["subsets"] = lambda: _subsets(whole, shown, own, lines)
     for name, make in shown.more.items():
         found[name] = functools.partial(make, whole, own, lines)
-    return {name: make() for name, make in found.items() if only in ("", name)}
+    drawn = {name: make() for name, make in found.items() if only in ("", name)}
+    return {name: figure for name, figure in drawn.items() if figure}
 
 
 def save(
