@@ -25,8 +25,8 @@ def main(file: str) -> None:
       file: path of that ``run.py``; beside it lie ``config.py``, ``study.py`` and
         ``plot.py``.
     """
-    # What is imported stays: to go through it for garbage again and again took 11 to 28%
-    # of the processor time in which a finished study answers.
+    # What is imported stays: to go through it for garbage again and again took 11 to
+    # 28% of the processor time in which a finished study answers.
     gc.disable()
     from experiments.launch import command_line
 
