@@ -141,7 +141,8 @@ def recognise(eqn: core.JaxprEqn) -> tuple[str, dict] | None:
     ranks = shapes[0].ndim, shapes[1].ndim
     if name == sum_of_products.__name__ and ranks[0] >= 1 and ranks[1] == 2:
         dimensions = (((ranks[0] - 1,), (0,)), ((), ()))
-        function, found = sum_of_products, ("dot_general", dimensions)
+        function = sum_of_products
+        found = "dot_general", {"dimension_numbers": dimensions}
     words = name.split("_")
     form, numbers, blocks = "_".join(words[:2]), words[2:], 1
     digits = len(numbers) == 6 and all(map(str.isdigit, numbers))
@@ -150,13 +151,19 @@ def recognise(eqn: core.JaxprEqn) -> tuple[str, dict] | None:
             lhs_spec=(0, 3, 1, 2), rhs_spec=(3, 2, 0, 1), out_spec=(0, 3, 1, 2)
         )
         blocks = shapes[0].shape[-1] if form == FORMS[1] else 1
-        function = _convolution(form, tuple(map(int, numbers)))
-        found = "conv_general_dilated", dimensions
+        numbers = tuple(map(int, numbers))
+        function = _convolution(form, numbers)
+        found = "conv_general_dilated", {
+            "dimension_numbers": dimensions,
+            "padding": (numbers[2:4], numbers[4:6]),
+            "lhs_dilation": (1, 1),
+            "rhs_dilation": (1, 1),
+        }
     if function is None:
         return None
     expected = jax.make_jaxpr(function.__wrapped__)(*shapes)
     if str(expected) != str(eqn.params["jaxpr"]):
         return None
-    primitive, dimensions = found
+    primitive, params = found
     groups = {"feature_group_count": blocks, "batch_group_count": 1}
-    return primitive, {"dimension_numbers": dimensions, **groups}
+    return primitive, params | groups

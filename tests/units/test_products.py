@@ -38,15 +38,22 @@ def test_outputs_and_gradients_are_those_of_xla(strides, padding, groups):
     jax.tree.map(close, both(units.convolve_patches), both(expected))
 
 
-@pytest.mark.parametrize("padding", ["VALID", [(1, 1), (1, 1)]])
-def test_units_and_features_are_those_of_a_convolution(padding):
+AROUND = [(1, 1), (1, 1)]
+
+
+@pytest.mark.parametrize(
+    ("padding", "side", "last"),
+    [("VALID", 8, 3), (AROUND, 8, 3), ("VALID", 6, 3), (AROUND, 8, 11)],
+)
+def test_units_and_features_are_those_of_a_convolution(padding, side, last):
+    """Also where the last one has one place in all, so that its kernel is dense."""
     keys = jax.random.split(jax.random.key(0), 4)
     params = {
         "w": jax.random.normal(keys[0], (3, 3, 2, 4)),
         "d": jax.random.normal(keys[3], (2, 2, 1, 4)),
-        "v": jax.random.normal(keys[1], (3, 3, 4, 1)),
+        "v": jax.random.normal(keys[1], (last, last, 4, 1)),
     }
-    x = jax.random.normal(keys[2], (2, 8, 8, 2))
+    x = jax.random.normal(keys[2], (2, side, side, 2))
     names = ("NHWC", "HWIO", "NHWC")
     theirs = functools.partial(jax.lax.conv_general_dilated, dimension_numbers=names)
 
