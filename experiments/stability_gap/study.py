@@ -59,6 +59,7 @@ def make(config, data_dir: str | None = None) -> learning.Study:
         return supervised.stateless(
             lambda key: net.init(key, example)["params"],
             lambda params, x: net.apply({"params": params}, x),
+            lambda params, x: net.apply({"params": params}, x, method="embed"),
         )
 
     parts = learning.whole("steps", config.steps, "every", config.every)

@@ -75,7 +75,9 @@ def check(rehearsal: Rehearsal) -> None:
     if rehearsal.new + rehearsal.memory < 1:
         raise ValueError("new and memory must not both be 0.")
     if rehearsal.new == 0 and rehearsal.fill != "before":
-        raise ValueError("with new 0, fill must be 'before': the buffer must be filled.")
+        raise ValueError(
+            "with new 0, fill must be 'before': the buffer must be filled."
+        )
     if rehearsal.later and (len(rehearsal.later) != 3 or min(rehearsal.later) < 0):
         raise ValueError(
             f"later must be (new, memory, base), each at least 0, got {rehearsal.later}."

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 
 
-
 class Split(NamedTuple):
     """Divides the examples of a data set among sessions, for every run anew.
 
