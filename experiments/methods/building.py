@@ -70,7 +70,7 @@ def _filled(made: Method, slot: str) -> Iterable[tuple[str, Callable]]:
 
     The learning rate belongs to the optimiser, so what delays it comes first.
     """
-    order = lambda item: (item[1].last, not item[1].rate_last)
+    order = lambda item: (item[1].last, item[1].freezes, not item[1].rate_last)
     ordered = sorted(made.plugins.items(), key=order)
     return [(n, getattr(p, slot)) for n, p in ordered if getattr(p, slot)]
 

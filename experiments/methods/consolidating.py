@@ -1,7 +1,104 @@
 """Plugins against the stability gap: what learns how fast when a session begins."""
 
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
 from experiments.methods.plugin import Plugin
-from loplax.supervised import new_classes, soft_targets
+from loplax import nets, optim
+from loplax.supervised import Network, Problem, new_classes, soft_targets, tasks
+from loplax.units import paths
+
+ADAPTERS = "low_rank"  # their part of the parameters, and of the layers
+
+
+def _frozen(argument: str) -> Callable:
+    """A builder of transformations that do not move what the argument says."""
+
+    def wrap(inner, setting, exact=True, **own):
+        return optim.frozen(inner, argument=argument, exact=exact)
+
+    return wrap
+
+
+def _flags(of: Callable[[str, Any], Any]) -> Callable:
+    """The flags of all parameters, from ``(path, state) -> flags`` of one."""
+
+    def flags(state, seen):
+        flag = lambda path, _: of(paths.name(path), state)
+        return jax.tree.map_with_path(flag, state.params)
+
+    return flags
+
+
+def _beside_head(problem: Problem) -> dict[str, Callable]:
+    """From the second session on, the output layer alone learns."""
+    inside = tasks.in_head(problem)
+    later = lambda state: problem.stream.task(state.stream) > 0
+    flag = lambda path, state: False if inside(path) else later(state)
+    return {"beside_head": _flags(flag)}
+
+
+def _old_outputs(problem: Problem, exact: bool) -> dict[str, Callable]:
+    """The weights and biases of classes that were there before the session."""
+    old_classes = problem.stream.old_classes
+    if old_classes is None:
+        raise ValueError("freeze_old_outputs needs a problem of classes in sessions.")
+    inside = tasks.in_head(problem)
+    flag = lambda path, state: old_classes(state.stream) if inside(path) else False
+    return {"old_outputs": _flags(flag)}
+
+
+def _adapted(network: Network, shape, *, alpha, rank, without) -> Network:
+    scale = alpha / rank
+    init, wrap = nets.low_rank(network.init, rank=rank, scale=scale, without=without)
+    return network._replace(
+        init=init,
+        apply=wrap(network.apply),
+        predict=wrap(network.predict),
+        embed=network.embed and wrap(network.embed),
+    )
+
+
+def _beside_adapters(problem: Problem, **own) -> dict[str, Callable]:
+    """From the second session on, adapters and output layer learn, before all else."""
+    inside = tasks.in_head(problem)
+
+    def flag(path, state):
+        later = problem.stream.task(state.stream) > 0
+        if path.startswith(f"{ADAPTERS}/"):
+            return ~later
+        return False if inside(path) else later
+
+    return {"beside_adapters": _flags(flag)}
+
+
+def _merged(problem: Problem, *, alpha, rank, without) -> Callable:
+    """Adapters become part of the weights, and begin anew with the optimiser."""
+    restart = tasks.reset_optimizer(problem, optim.FrozenState)
+
+    def on_task(state, key):
+        params = nets.merge_low_rank(state.params, key, alpha / rank)
+        return restart(state._replace(params=params), key)
+
+    return on_task
+
+
+def _one_cycle(inner, setting, **own):
+    return optim.one_cycle(inner, **own)
+
+
+def _progress(problem: Problem, **own) -> dict[str, Callable]:
+    progress = problem.stream.progress
+    if progress is None:
+        raise ValueError("one_cycle needs sessions: the stream has no progress.")
+    return {"progress": lambda state, seen: progress(state.stream, seen.item)}
+
+
+# Of what a session changes, a method has one.
+_PART = {"claims": ("part",), "compared": False}
+_FREEZING = {**_PART, "freezes": True}
 
 CONSOLIDATING = {
     # Harun & Kanan 2024: targets t = v / sum(v), where v is M_y for an old class y and
@@ -22,7 +119,7 @@ CONSOLIDATING = {
         compared=False,
         on_task=new_classes.class_mean,
     ),
-    # Harun & Kanan 2025: W = Y'H / n (H'H / n + ridge)^-1; the ridge is ours.
+    # Harun & Kanan 2025: W = Y'H / n (H'H / n + ridge s I)^-1; the ridge is ours.
     "least_squares": Plugin(
         "least squares",
         "#66a61e",
@@ -30,5 +127,51 @@ CONSOLIDATING = {
         claims=("new_classes",),
         compared=False,
         on_task=new_classes.least_squares,
+    ),
+    # Harun & Kanan 2024: no gradient, and here no decay either, of outputs of classes
+    # of earlier sessions. Not exact is as in the authors' code: decay shrinks them.
+    "freeze_old_outputs": Plugin(
+        "old outputs frozen",
+        "#3182bd",
+        choices={"exact": True},
+        compared=False,
+        freezes=True,
+        wrap=_frozen("old_outputs"),
+        extra_args=_old_outputs,
+    ),
+    # Hu et al. 2021, as Harun & Kanan 2024: h W + alpha / rank (h A) B from the second
+    # session on, in which but for A, B and the output layer nothing learns; merged at
+    # each new session. Before, the whole network learns, and no adapter.
+    "lora": Plugin(
+        "LoRA",
+        "#e6550d",
+        {"alpha": 1.0},
+        {"rank": 16, "without": ("output",)},
+        **_FREEZING,
+        maintains=lambda layer: not layer.startswith(f"{ADAPTERS}/"),
+        wrap=_frozen("beside_adapters"),
+        around=_adapted,
+        extra_args=_beside_adapters,
+        on_task=_merged,
+    ),
+    # Harun & Kanan 2024 compare with a session's learning in the output layer alone,
+    "head_only": Plugin(
+        "output layer only",
+        "#969696",
+        **_FREEZING,
+        wrap=_frozen("beside_head"),
+        extra_args=_beside_head,
+    ),
+    # and in the entire network, which is what happens without either.
+    "entire": Plugin("entire network", "#636363", **_PART),
+    # Smith & Topin 2018, with PyTorch's defaults: the rate rises from 1 / div_factor of
+    # itself, and falls, once in every session.
+    "one_cycle": Plugin(
+        "one cycle",
+        "#dd1c77",
+        {"pct_start": 0.3, "div_factor": 25.0, "final_div_factor": 1e4},
+        compared=False,
+        wrap=_one_cycle,
+        extra_args=_progress,
     ),
 }

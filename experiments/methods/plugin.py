@@ -48,6 +48,9 @@ class Plugin(NamedTuple):
       gradient: ``(setting, **own) -> transformation`` before the optimiser.
       wrap: ``(inner, setting, **own) -> transformation`` around the optimiser.
       last: whether it wraps all others.
+      freezes: whether it wraps all but these.
+      maintains: ``layer -> bool``, whether a hidden layer counts as one; a bottleneck
+        that the plugin adds does not.
       per_unit: ``choices -> bool``, whether the optimiser counts steps per unit.
       rate_last: whether the learning rate comes after what it wraps; then it wraps the
         optimiser before all others.
@@ -74,6 +77,8 @@ class Plugin(NamedTuple):
     gradient: Callable | None = None
     wrap: Callable | None = None
     last: bool = False
+    freezes: bool = False
+    maintains: Callable[[str], bool] = lambda layer: True
     per_unit: Callable[[Mapping[str, Any]], bool] = lambda choices: False
     rate_last: bool = False
     around: Callable | None = None

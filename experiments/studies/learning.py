@@ -197,10 +197,10 @@ def problem(study: Study, config, name: str) -> Build:
         plain = plain._replace(restart=restart)
     network = building.network(made, plain, made.values, shape)
     given = study.features is not None and network is plain
-    observed = maintained if given else _units(network, inputs)
+    observed = maintained if given else _maintained(made, _units(network, inputs))
     if _params(network) != _params(plain):
         maintained = observed
-    initializers = _initializers(study, plain)
+    initializers = _initializers(study, plain, network)
 
     def build(hparams, key, data) -> Problem:
         tx = building.transformation(
@@ -240,19 +240,34 @@ def _units(network: Network, inputs) -> units.Units:
     return units.find(network.apply, params, stats, inputs, has_aux=True)
 
 
+def _maintained(made: composing.Method, found: units.Units) -> units.Units:
+    """The hidden layers that count as such."""
+    plugins = made.plugins.values()
+    return found.select(
+        *(n for n in found.names if all(p.maintains(n) for p in plugins))
+    )
+
+
 def _params(network: Network):
     """Shapes of the parameters."""
     params, _ = jax.eval_shape(network.init, jax.random.key(0))
     return jax.tree.map(jnp.shape, params)
 
 
-def _initializers(study: Study, network: Network) -> dict[str, Callable]:
-    """The distribution of the weights of each layer, by path."""
-    params, _ = jax.eval_shape(network.init, jax.random.key(0))
+def _initializers(study: Study, plain: Network, network: Network) -> dict:
+    """The distribution of the weights of each layer, by path.
+
+    What a plugin puts beside the plain network starts again at 0: it adds nothing.
+    """
     hidden, output = study.initializer, study.output_initializer
     inside = lambda path: f"/{study.head}/" in f"/{path}/"
-    leaves = paths.by_path(params).leaves
-    return {path: output if inside(path) else hidden for path in leaves}
+
+    def names(network):
+        params, _ = jax.eval_shape(network.init, jax.random.key(0))
+        return paths.by_path(params).leaves
+
+    beside = dict.fromkeys(names(network), jax.nn.initializers.zeros)
+    return beside | {path: output if inside(path) else hidden for path in names(plain)}
 
 
 def _example(study: Study) -> Any:

@@ -12,6 +12,7 @@ from loplax.nets.layers import (
     kaiming_uniform,
     pytorch_uniform,
 )
+from loplax.nets.low_rank import low_rank, merge_low_rank
 from loplax.nets.mlp import MLP
 from loplax.nets.plasticity_injection import learn_in_turn, plasticity_injection
 from loplax.nets.pooling import max_pool
@@ -29,7 +30,9 @@ __all__ = [
     "kaiming_normal",
     "kaiming_uniform",
     "learn_in_turn",
+    "low_rank",
     "max_pool",
+    "merge_low_rank",
     "plasticity_injection",
     "pytorch_uniform",
     "resnet18_reference_units",
