@@ -55,13 +55,13 @@ def frozen(
     Example:
       >>> import jax.numpy as jnp, optax
       >>> from loplax import optim
-      >>> tx = optim.frozen(optax.adamw(0.5, weight_decay=0.5))
+      >>> tx = optim.frozen(optax.sgd(0.5))
       >>> params = {"kernel": jnp.ones((2, 3)), "bias": jnp.ones(3)}
       >>> old = jnp.array([True, True, False])
       >>> state = tx.init(params)
-      >>> updates, state = tx.update(params, state, params, frozen=old)
+      >>> updates, state = tx.update(params, state, frozen=old)
       >>> updates["bias"].tolist()
-      [0.0, 0.0, -0.75]
+      [0.0, 0.0, -0.5]
 
     References:
       Freezing old output classes in Harun & Kanan, `Overcoming the stability gap in
@@ -88,6 +88,14 @@ def frozen(
 
 
 def _zero(flag: Any, value: jax.Array) -> jax.Array:
-    if not jnp.issubdtype(jnp.result_type(flag), bool):
-        raise ValueError(f"flags must be bool, got {jnp.result_type(flag)}.")
+    kind, shape = jnp.result_type(flag), jnp.shape(flag)
+    last = value.shape[value.ndim - len(shape) :]
+    fits = len(shape) <= value.ndim and all(
+        one in (1, other) for one, other in zip(shape, last, strict=True)
+    )
+    if not (jnp.issubdtype(kind, bool) and fits):
+        raise ValueError(
+            "flags must be bool and broadcast to their parameters, got "
+            f"{kind}{list(shape)} for {list(value.shape)}."
+        )
     return jnp.where(jnp.broadcast_to(flag, value.shape), 0, value)
