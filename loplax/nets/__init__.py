@@ -4,6 +4,7 @@ from loplax.nets import input_normalization
 from loplax.nets.actor_critic import ActorCritic
 from loplax.nets.batch_norm import restart_statistics
 from loplax.nets.conv import ConvNet
+from loplax.nets.convnext import ConvNeXt, GlobalResponseNorm
 from loplax.nets.layers import (
     ACTIVATIONS,
     NORMALIZATIONS,
@@ -23,7 +24,9 @@ __all__ = [
     "ActorCritic",
     "MLP",
     "NORMALIZATIONS",
+    "ConvNeXt",
     "ConvNet",
+    "GlobalResponseNorm",
     "ResNet18",
     "crelu",
     "input_normalization",
