@@ -7,7 +7,14 @@ import jax
 
 from experiments.methods.plugin import Plugin
 from loplax import nets, optim
-from loplax.supervised import Network, Problem, new_classes, soft_targets, tasks
+from loplax.supervised import (
+    Network,
+    Problem,
+    nearest_mean,
+    new_classes,
+    soft_targets,
+    tasks,
+)
 from loplax.units import paths
 
 ADAPTERS = "low_rank"  # their part of the parameters, and of the layers
@@ -173,5 +180,15 @@ CONSOLIDATING = {
         compared=False,
         wrap=_one_cycle,
         extra_args=_progress,
+    ),
+    # Rebuffi et al. 2017, Lapacz et al. 2025: the class with the nearest mean embedding
+    # is tested beside the output layer, as ``ncm_``; the means move while it learns.
+    "ncm": Plugin(
+        "nearest mean",
+        "#7a0177",
+        {"decay_rate": 0.9},
+        compared=False,
+        keeper=nearest_mean.keeper,
+        evaluated=lambda problem, decay_rate: nearest_mean.evaluated(problem),
     ),
 }

@@ -120,7 +120,7 @@ def objective(
         values = optax.softmax_cross_entropy(logits, targets)
         if weighting == "stream":
             return learning.mean(problem, state, seen.item, values)
-        counts = _counts(problem, state, seen)
+        counts = learning.counted(problem, state, seen)
         return jnp.sum(values, where=counts) / jnp.maximum(jnp.sum(counts), 1)
 
     return loss
@@ -145,7 +145,7 @@ def keeper(problem: Problem) -> Keeper:
         return Predicted(jnp.zeros((old.size, old.size)), jnp.zeros(old.size))
 
     def on_step(state: TrainState, seen: Seen) -> TrainState:
-        counts = _counts(problem, state, seen)
+        counts = learning.counted(problem, state, seen)
         probabilities = jax.nn.softmax(seen.outputs)
         known = add(state.memory[NAME], probabilities, seen.targets, counts)
         return state._replace(memory=state.memory | {NAME: known})
@@ -157,13 +157,6 @@ def keeper(problem: Problem) -> Keeper:
         return state._replace(memory=state.memory | {NAME: known})
 
     return Keeper(NAME, init, on_step, on_chunk)
-
-
-def _counts(problem: Problem, state: TrainState, seen: Seen) -> jax.Array:
-    """Which examples of a minibatch count, bool ``[examples]``."""
-    if problem.stream.weights is None:
-        return jnp.ones(seen.targets.shape, bool)
-    return problem.stream.weights(state.stream, seen.item) > 0
 
 
 def _check(problem: Problem) -> None:
