@@ -100,8 +100,24 @@ def network(made: Method, plain: Network, hparams: Mapping, shape) -> Network:
 
 
 def stream(made: Method, plain: streams.Stream, hparams: Mapping) -> streams.Stream:
-    """The stream of a method: ``plain`` itself if no plugin changes it."""
-    for each, build in _filled(made, "stream"):
+    """The stream of a method.
+
+    Args:
+      made: the method.
+      plain: the problem's stream.
+      hparams: the numbers by address, or traced.
+
+    Returns:
+      The stream: ``plain`` itself if no plugin changes it.
+
+    Raises:
+      ValueError: for a number out of range, or if a plugin needs a problem that is
+        learned in sessions, and this is none.
+    """
+    for each, plugin in made.plugins.items():
+        if plugin.sessions and plain.rehearse is None:
+            raise ValueError(f"{each} needs a problem that is learned in sessions.")
+    for each, build in _filled(made, "stream") or _filled(made, "lone_stream"):
         plain = build(plain, **_given(made, each, hparams))
     return plain
 

@@ -56,6 +56,7 @@ class Plugin(NamedTuple):
         optimiser before all others.
       around: ``(network, shape, **own) -> network`` for inputs of a shape.
       stream: ``(stream, **own) -> stream``.
+      lone_stream: the same, in methods in which no other plugin changes the stream.
       objective: ``(problem, **own) -> Problem.objective``.
       penalty: ``(problem, **own) -> `` one of ``Problem.penalties``.
       extra_args: ``(problem, **own) -> Problem.extra_args``.
@@ -63,6 +64,7 @@ class Plugin(NamedTuple):
       evaluated: ``(problem, **own) -> Problem.evaluated``, beside what learns.
       on_task: ``(problem, **own) -> `` one of ``Problem.on_task``.
       draws_output: whether it cannot begin with output weights of 0.
+      sessions: whether it needs a problem that is learned in sessions.
       compared: whether it is among all methods, when these are compared.
     """
 
@@ -83,6 +85,7 @@ class Plugin(NamedTuple):
     rate_last: bool = False
     around: Callable | None = None
     stream: Callable | None = None
+    lone_stream: Callable | None = None
     objective: Callable | None = None
     penalty: Callable | None = None
     extra_args: Callable | None = None
@@ -90,4 +93,5 @@ class Plugin(NamedTuple):
     evaluated: Callable | None = None
     on_task: Callable | None = None
     draws_output: bool = False
+    sessions: bool = False
     compared: bool = True

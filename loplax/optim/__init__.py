@@ -1,5 +1,6 @@
-"""Gradient transformations that keep networks able to learn."""
+"""Gradient transformations that keep networks able to learn, and what they learned."""
 
+from loplax.optim.a_gem import a_gem as a_gem
 from loplax.optim.adam import adam as adam
 from loplax.optim.ccbp import ccbp as ccbp
 from loplax.optim.continual_backprop import continual_backprop as continual_backprop

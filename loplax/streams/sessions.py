@@ -42,6 +42,7 @@ class Minibatch(NamedTuple):
       slot: where the example comes from in the buffer, or is put, int32
         ``[examples]``; the capacity where it is neither.
       number: of the minibatch in its session, from 0, int32 scalar.
+      session: numbers of their sessions, int32 ``[examples]``.
     """
 
     index: jax.Array
@@ -49,6 +50,7 @@ class Minibatch(NamedTuple):
     is_new: jax.Array
     slot: jax.Array
     number: jax.Array
+    session: jax.Array
 
 
 class SessionsState(NamedTuple):
@@ -365,13 +367,15 @@ def _compose(
         slot = jnp.where(number >= until[1], of_base, slot)
     is_new = number < until[0]
     there = slot < filled.size
-    kept = jnp.maximum(buffer.index[jnp.minimum(slot, filled.size - 1)], 0)
+    place = jnp.minimum(slot, filled.size - 1)
+    kept = jnp.maximum(buffer.index[place], 0)
     return Minibatch(
         index=jnp.where(is_new, new, kept),
         counts=is_new | (there & (number < until[2])),
         is_new=is_new,
         slot=jnp.where(is_new, filled.size, slot),
         number=within,
+        session=jnp.where(is_new, task, buffer.session[place]),
     )
 
 

@@ -103,10 +103,11 @@ def program(tx, name):
         features = {group.name: jnp.zeros(8) for group in INJECTED}
     tx = optax.with_extra_args_support(tx)
 
-    def step(params, grads, features):
-        return tx.update(grads, tx.init(params), params, features=features)
+    def step(params, grads, reference, features):
+        extra = {"features": features, "reference": reference}
+        return tx.update(grads, tx.init(params), params, **extra)
 
-    closed = jax.make_jaxpr(step)(params, params, features)
+    closed = jax.make_jaxpr(step)(params, params, params, features)
     consts = [jax.random.key_data(c) if _is_key(c) else c for c in closed.consts]
     return re.sub("0x[0-9a-f]+", "", str(closed)), [np.asarray(c) for c in consts]
 
@@ -142,7 +143,8 @@ def start(made, hparams):
     def learn(step, x):
         grad = jax.grad(loss, has_aux=True)
         grads, (stats, features) = grad(step.params, step.stats, x)
-        updates, opt = tx.update(grads, step.opt, step.params, features=features)
+        extra = {"features": features, "reference": jax.tree.map(jnp.flip, grads)}
+        updates, opt = tx.update(grads, step.opt, step.params, **extra)
         return Step(optax.apply_updates(step.params, updates), stats, opt)
 
     params, stats = network.init(jax.random.key(0))

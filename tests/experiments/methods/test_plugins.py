@@ -59,6 +59,12 @@ OWN = {
     "input_normalization": {"decay_rate": (0.9, 0.5)},
     "plasticity_injection": {"injection_step": (3, 4)},
     "ema": {"decay_rate": (0.9, 0.5)},
+    "er": {"new_weight": (0.5, 0.9)},
+    "er_ace": {"new_weight": (0.5, 0.9)},
+    "mir": {"new_weight": (0.5, 0.9), "step_size": (0.1, 5.0)},
+    "der": {"alpha": (0.5, 0.9)},
+    "derpp": {"alpha": (0.5, 0.9), "beta": (0.5, 0.9)},
+    "lwf": {"temperature": (2.0, 4.0), "strength": (1.0, 0.5)},
 }
 # With which a plugin does nothing.
 IDLE = {
@@ -84,7 +90,8 @@ CHOICES = {
 }
 OPTIMIZERS = [name for name, plugin in PLUGINS.items() if plugin.optimizer]
 NUMBERED = [name for name, plugin in PLUGINS.items() if plugin.numbers]
-LEARNING = [name for name in NUMBERED if not PLUGINS[name].keeper]
+# What needs sessions, see test_rehearsing.
+LEARNING = [n for n in NUMBERED if not PLUGINS[n].keeper and not PLUGINS[n].sessions]
 
 
 @functools.cache
@@ -170,6 +177,7 @@ ADDED = {
         optim.parseval_regularization(**own), {"w": True, "b": False, "v": False}
     ),
     "wasserstein": optim.wasserstein_regularization,
+    "a_gem": optim.a_gem,
 }
 AROUND = {
     "shrink_and_perturb": optim.shrink_and_perturb,
@@ -245,7 +253,9 @@ def test_defaults_are_in_range(toy, optimizer):
         toy.transformation(made, made.values)
         building.network(made, toy.NETWORK, made.values, toy.SHAPE)
         toy.filled(made, made.values)
-        assert plugin.compared or plugin.optimizer or plugin.evaluated
+        elsewhere = plugin.evaluated or plugin.sessions
+        assert plugin.compared or plugin.optimizer or elsewhere
+        assert not (plugin.compared and elsewhere)
 
 
 TOO_HIGH = {
@@ -257,12 +267,14 @@ TOO_HIGH = {
     "rejection_threshold": 1.5,
     "factor": 1.0,
     "shrink": 1.5,
+    "new_weight": 1.5,
 }
 ALSO = {
     "period": (0, 1.5),
     "injection_step": (1.5,),
     "initial_threshold": (0.5,),
     "exponent": (0.5,),
+    "temperature": (0.5,),
 }
 
 
