@@ -1,5 +1,6 @@
 """The figures of a study, from its results: curves, diagnostics, comparison, sweep."""
 
+import functools
 import json
 import pathlib
 import sys
@@ -29,9 +30,13 @@ class Figure(NamedTuple):
       every: bins averaged into a point of the curves.
       view: ``(dataset, configuration) -> dataset``, what to show of the results, which
         have one arm of each method.
+      arms: ``dataset -> dataset``, with what else is to be shown as arms.
       along: what the step of that dataset counts, if not ``steps``.
       steps: what the results' steps are.
       about: ``configuration -> text``: the data set or environment, and what changes.
+      more: further figures by name, ``(dataset, looks, lines) -> figure`` each, of the
+        results as ``view`` gives them; see `loplax.studies.looks`.
+      columns: ``dataset -> {column: array [arm, seed]}``, what else the table shows.
     """
 
     metric: str
@@ -40,9 +45,12 @@ class Figure(NamedTuple):
     higher_is_better: bool = False
     every: int = 1
     view: Callable[[xarray.Dataset, dict], xarray.Dataset] | None = None
+    arms: Callable[[xarray.Dataset], xarray.Dataset] = lambda dataset: dataset
     along: str = ""
     steps: str = "examples"
     about: Callable[[dict], str] | None = None
+    more: Mapping[str, Callable] = {}
+    columns: Callable[[xarray.Dataset], Mapping[str, xarray.DataArray]] | None = None
 
 
 def draw(
@@ -66,6 +74,7 @@ def draw(
     Raises:
       ValueError: if there is no such metric.
     """
+    dataset = shown.arms(dataset)
     better = {"higher_is_better": shown.higher_is_better}
     coarse = statistics.coarse(_flat(dataset), shown.metric, shown.every)
     best = statistics.best(coarse, shown.metric, **better)
@@ -78,7 +87,7 @@ def draw(
     if f"{kind}_fresh" in flat:
         gap = flat[f"{kind}_first"] - flat[f"{kind}_fresh"]
         flat["gap"] = -gap if shown.higher_is_better else gap
-    names = list(dict.fromkeys(map(str, dataset["method"].values)))
+    names = list(dict.fromkeys(map(str, whole["method"].values)))
     # Of a comparison of directories each method has that of its own after its name.
     bare = {name: name.partition(" (")[0] for name in names}
     labels = {n: composing.label(m) + n.removeprefix(m) for n, m in bare.items()}
@@ -95,6 +104,8 @@ def draw(
         found["sweep"] = lambda: _sweep(coarse, shown, methods, lines[:1])
     if any("subset" in whole[name].dims for name in whole):
         found["subsets"] = lambda: _subsets(whole, shown, own, lines)
+    for name, make in shown.more.items():
+        found[name] = functools.partial(make, whole, own, lines)
     return {name: make() for name, make in found.items() if only in ("", name)}
 
 

@@ -30,13 +30,16 @@ def frame(
       The columns ``arm``; the first and the last bins, mean and 95% interval; of the
       last also the interquartile mean, where there are ten seeds or more, the
       difference to the baseline and the share of seeds that are better, where there
-      are several arms; ``diverged``, the number of runs that did. The mean alone
+      are several arms; the problem's own columns; ``diverged``, the number of runs
+      that did. The mean alone
       stands where runs are too few for an interval, ``-`` where none has a value.
 
     Raises:
       ValueError: if there is no such metric or arm.
     """
     metric, every = shown.metric, shown.every
+    dataset = shown.arms(dataset)
+    columns = shown.columns(dataset) if shown.columns else {}
     if metric in dataset:
         dataset = dataset.assign({metric: statistics.over_subsets(dataset[metric])})
     size = int(dataset["step"][0]) * statistics.merged(dataset, every)
@@ -58,6 +61,11 @@ def frame(
             higher_is_better=shown.higher_is_better,
         )
         cells |= _against(against.isel(bin=0), dataset["arm"].values)
+    for name, values in columns.items():
+        ends = intervals.mean(values.transpose("arm", "seed").values)
+        parts = ("mean", "low", "high")
+        own = {part: xarray.DataArray(x) for part, x in zip(parts, ends, strict=True)}
+        cells[name] = _column(own, parts)
     # In a bin it counts those by then: what is listed is how many did in the end.
     cells["diverged"] = dataset["diverged"].sum("seed").values
     return pandas.DataFrame(cells)

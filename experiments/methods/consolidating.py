@@ -49,11 +49,9 @@ def _beside_head(problem: Problem) -> dict[str, Callable]:
 
 def _old_outputs(problem: Problem, exact: bool) -> dict[str, Callable]:
     """The weights and biases of classes that were there before the session."""
-    old_classes = problem.stream.old_classes
-    if old_classes is None:
-        raise ValueError("freeze_old_outputs needs a problem of classes in sessions.")
     inside = tasks.in_head(problem)
-    flag = lambda path, state: old_classes(state.stream) if inside(path) else False
+    old = lambda state: problem.stream.old_classes(state.stream)
+    flag = lambda path, state: old(state) if inside(path) else False
     return {"old_outputs": _flags(flag)}
 
 
@@ -98,13 +96,12 @@ def _one_cycle(inner, setting, **own):
 
 def _progress(problem: Problem, **own) -> dict[str, Callable]:
     progress = problem.stream.progress
-    if progress is None:
-        raise ValueError("one_cycle needs sessions: the stream has no progress.")
     return {"progress": lambda state, seen: progress(state.stream, seen.item)}
 
 
+_HERE = {"sessions": True, "compared": False}
 # Of what a session changes, a method has one.
-_PART = {"claims": ("part",), "compared": False}
+_PART = {"claims": ("part",), **_HERE}
 _FREEZING = {**_PART, "freezes": True}
 
 CONSOLIDATING = {
@@ -114,17 +111,17 @@ CONSOLIDATING = {
         "soft targets",
         "#54278f",
         choices={"weighting": "examples"},
-        compared=False,  # as all here, it needs sessions
         objective=soft_targets.objective,
         keeper=lambda problem, weighting: soft_targets.keeper(problem),
+        **_HERE,
     ),
     # Harun & Kanan 2024: w_c = mean of h / |h| over the session's examples of class c.
     "class_mean": Plugin(
         "class means",
         "#006d2c",
         claims=("new_classes",),
-        compared=False,
         on_task=new_classes.class_mean,
+        **_HERE,
     ),
     # Harun & Kanan 2025: W = Y'H / n (H'H / n + ridge s I)^-1; the ridge is ours.
     "least_squares": Plugin(
@@ -132,8 +129,8 @@ CONSOLIDATING = {
         "#66a61e",
         {"ridge": 0.01},
         claims=("new_classes",),
-        compared=False,
         on_task=new_classes.least_squares,
+        **_HERE,
     ),
     # Harun & Kanan 2024: no gradient, and here no decay either, of outputs of classes
     # of earlier sessions. Not exact is as in the authors' code: decay shrinks them.
@@ -141,10 +138,10 @@ CONSOLIDATING = {
         "old outputs frozen",
         "#3182bd",
         choices={"exact": True},
-        compared=False,
         freezes=True,
         wrap=_frozen("old_outputs"),
         extra_args=_old_outputs,
+        **_HERE,
     ),
     # Hu et al. 2021, as Harun & Kanan 2024: h W + alpha / rank (h A) B from the second
     # session on, in which but for A, B and the output layer nothing learns; merged at
@@ -170,25 +167,25 @@ CONSOLIDATING = {
         extra_args=_beside_head,
     ),
     # and in the entire network, which is what happens without either.
-    "entire": Plugin("entire network", "#636363", **_PART),
+    "entire": Plugin("entire network", "#525252", **_PART),
     # Smith & Topin 2018, with PyTorch's defaults: the rate rises from 1 / div_factor of
     # itself, and falls, once in every session.
     "one_cycle": Plugin(
         "one cycle",
         "#dd1c77",
         {"pct_start": 0.3, "div_factor": 25.0, "final_div_factor": 1e4},
-        compared=False,
         wrap=_one_cycle,
         extra_args=_progress,
+        **_HERE,
     ),
     # Rebuffi et al. 2017, Lapacz et al. 2025: the class with the nearest mean embedding
     # is tested beside the output layer, as ``ncm_``; the means move while it learns.
     "ncm": Plugin(
         "nearest mean",
-        "#7a0177",
+        "#f768a1",
         {"decay_rate": 0.9},
-        compared=False,
         keeper=nearest_mean.keeper,
         evaluated=lambda problem, decay_rate: nearest_mean.evaluated(problem),
+        **_HERE,
     ),
 }

@@ -46,12 +46,12 @@ REHEARSING = {
         stream=_rehearsed(),
         **_HERE,
     ),
-    # All data so far at every step: as many examples of each session.
+    # All data so far at every step, as many examples for each session.
     "joint": Plugin(
         "joint",
         "#000000",
-        choices={"memory": 128},
-        stream=_rehearsed(capacity=0, fill="before", new=0, per_session=True),
+        choices={"memory": 128, "per_session": True},
+        stream=_rehearsed(capacity=0, fill="before", new=0),
         **_HERE,
     ),
     # Caccia et al. 2022: new examples leave the logits of other classes alone. Both

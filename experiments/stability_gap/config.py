@@ -1,7 +1,8 @@
 """The stability gap: accuracy on old tasks falls whenever a new session starts.
 
 Rotated MNIST as in van de Ven's code for Hess et al. 2023 (arXiv 2311.04898), at
-another size in all presets but ``rotated``.
+another size in all presets but ``rotated``; and the protocol of Harun & Kanan, TMLR
+2024, scaled down: a pre-trained network, and new classes of another distribution.
 """
 
 import ml_collections
@@ -15,6 +16,9 @@ PRESETS = {
     "laptop": "rotated MNIST, reduced, 5 seeds, every update evaluated; ten minutes",
     "digits": "6 classes of handwritten digits, then 4, no download; a minute",
     "rotated": "rotated MNIST at the size of van de Ven's code",
+    "pretrained": (
+        "MNIST, then Fashion-MNIST in 5 sessions; scaled protocol of SGM, all its parts"
+    ),
     "smoke": "seconds, on the digits; for tests",
 }
 
@@ -34,11 +38,11 @@ def get_config(preset: str = "laptop") -> ml_collections.ConfigDict:
     settings.check_preset(preset, PRESETS)
     config = ml_collections.ConfigDict()
     config.methods = ("bp", "joint", "er", "er+ema", "cbp", "er+cbp")
-    config.dataset = "mnist"  # any of loplax.streams.datasets
-    config.order = "rotations"  # rotations, permutations, classes or data
+    config.dataset = "mnist"  # of loplax.streams.datasets; several joined by +
+    config.order = "rotations"  # rotations, classes or data
     config.degrees = (0, 80, 160)  # of rotations
     config.classes = ()  # of each session, where classes come in
-    config.sessions = 5  # where the data come in parts, or in permutations
+    config.sessions = 5  # where the data come in random parts
     config.train_examples = 12_000  # the first so many, of each session's; 0: all
     config.test_examples = 500
     config.steps = 300  # minibatches per session
@@ -49,6 +53,11 @@ def get_config(preset: str = "laptop") -> ml_collections.ConfigDict:
     config.new_optimizer = False  # whether it starts again in every session
     config.subsets = "sessions"  # tested apart: sessions, old_new or recent
     config.every = 1  # updates per bin: at its end all subsets are tested
+    config.pretrain = ml_collections.ConfigDict()
+    config.pretrain.steps = 0  # minibatches of the first session, before all runs
+    config.pretrain.batch = 128
+    config.pretrain.learning_rate = 1e-3
+    config.pretrain.weight_decay = 0.05
     config.seeds = 5
     config.seed = 0  # of the study: another seed, other runs
 
@@ -76,6 +85,20 @@ def get_config(preset: str = "laptop") -> ml_collections.ConfigDict:
             if "capacity" in plugin.choices:
                 config[name].capacity = 200
         config.mir.replayed = 8
+    if preset == "pretrained":
+        config.dataset = "mnist+fashion_mnist"
+        config.order, config.classes = "classes", (10, 2, 2, 2, 2, 2)
+        config.subsets = "old_new"
+        config.train_examples, config.test_examples = 0, 2000
+        config.hidden, config.steps, config.every = (200, 200), 200, 5
+        config.pretrain.steps = 4000
+        config.optimizer, config.learning_rate = "adamw", 1e-3
+        config.adamw.weight_decay = 0.05
+        config.new_optimizer = True
+        config.methods = ("er", "joint", "sgm")
+        config.er.capacity, config.er.weighting = 0, "examples"
+        config.er.later = (96, 32, 128)
+        config.joint.memory, config.joint.per_session = 256, False
     if preset == "smoke":
         config.hidden, config.steps, config.seeds = (8,), 20, 2
         config.every = 4

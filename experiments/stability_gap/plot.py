@@ -3,14 +3,153 @@
 python -m experiments.stability_gap.plot WORKDIR
 """
 
+import json
+
+import numpy as np
+import xarray
+from matplotlib import ticker
+
 from experiments.figures import figures
+from loplax.studies import continual, panels, plots, views
+
+SUBSETS = {
+    "first": "the first session",
+    "old": "all earlier sessions",
+    "new": "the present session",
+    "all": "all so far",
+}
+CLOSE = 100  # updates after a switch that are shown larger
+GAPS = {
+    "old": "stability gap",
+    "new": "plasticity gap",
+    "all": "knowledge gap",
+}
+
+
+def _updates(dataset: xarray.Dataset) -> xarray.Dataset:
+    """The results with updates as steps."""
+    batch = json.loads(dataset.attrs["config"])["batch"]
+    return dataset.assign_coords(step=dataset["step"] / batch)
+
+
+def _joint(dataset: xarray.Dataset) -> str | None:
+    """The arm of joint training, if there is one."""
+    return "joint" if "joint" in dataset["arm"].values else None
+
+
+def _curves(dataset: xarray.Dataset, own, lines):
+    """Accuracy of each kind of subset update by update, and close to the switches."""
+    found = views.named(_updates(dataset))
+    changes = plots.changes(found)
+    kinds = [name for name in SUBSETS if name in found]
+    switches = dict.fromkeys([*changes[:1], *changes[-1:]])
+    labels = [look.label for look in own.values()]
+    figure, many = panels.panels(
+        len(kinds) + len(switches),
+        columns=2,
+        size=(4.8, 2.6),
+        lines=[
+            *lines,
+            "accuracy on test examples; ticks above the axis: a new session",
+        ],
+        legend=labels,
+    )
+    for axes, name in zip(many, kinds, strict=False):
+        plots.curves(axes, found, name, own)
+        axes.set_title(f"of {SUBSETS[name]}", fontsize=9)
+        _over_updates(axes, changes)
+    for axes, switch in zip(many[len(kinds) :], switches, strict=True):
+        close = (found["step"] > switch - CLOSE / 5) & (found["step"] <= switch + CLOSE)
+        part = found.isel(bin=close.values)
+        plots.curves(axes, part, kinds[0], own)
+        axes.set_title(
+            f"of {SUBSETS[kinds[0]]}, {CLOSE} updates after {switch:.0f}", fontsize=9
+        )
+        _over_updates(axes, changes)
+        axes.set_xlim(switch - CLOSE / 5, switch + CLOSE)
+    panels.legend_below(figure, many)
+    return figure
+
+
+def _over_updates(axes, changes) -> None:
+    axes.set_xlabel("updates", fontsize=8)
+    plots.tick(axes, changes)
+
+
+def _gaps(dataset: xarray.Dataset, own, lines):
+    """What a switch costs: the three gaps, how deep, how long."""
+    shown = measures(dataset)
+    joint = _joint(dataset)
+    reference = "joint training" if joint else "the value before the session"
+    lines = [*lines, f"gaps to {reference}, lower is better; intervals over the seeds"]
+    report = continual.report(_updates(dataset), joint=joint)
+    figure, many = panels.panels(
+        len(shown) + 1,
+        columns=3,
+        size=(2.6, 0.5 + 0.24 * len(own)),
+        margins=panels.Margins(left=0.3),
+        names=panels.beside([look.label for look in own.values()]),
+        lines=lines,
+    )
+    for i, (axes, (name, values)) in enumerate(zip(many, shown.items(), strict=False)):
+        plots.bars(axes, values, own, names=i % 3 == 0)
+        axes.set_title(name, fontsize=9)
+    _recovered(many[-1], report, own)
+    return figure
+
+
+def _recovered(axes, report: xarray.Dataset, own) -> None:
+    """The share of switches after which old accuracy is back by so many updates."""
+    times = report["recovery_time_before"].sel(subset="old")
+    for arm, look in own.items():
+        values = times.sel(arm=arm).values
+        values = np.sort(values[~np.isnan(values)])
+        share = np.arange(1, values.size + 1) / max(values.size, 1)
+        there = np.isfinite(values)
+        x = np.concatenate([[0], values[there]])
+        y = np.concatenate([[0], share[there]])
+        axes.step(x, y, where="post", color=look.colour, ls=look.style, lw=1.4)
+    axes.set_ylim(0, 1.02)
+    axes.yaxis.set_major_formatter(ticker.PercentFormatter(1))
+    axes.set_title("switches recovered, by updates after the lowest", fontsize=9)
+    axes.grid(alpha=0.25, lw=0.5)
+    axes.tick_params(labelsize=8)
+
+
+def measures(dataset: xarray.Dataset) -> dict[str, xarray.DataArray]:
+    """What a switch costs each run, ``[arm, seed]``, by name."""
+    joint = _joint(dataset)
+    report = continual.report(_updates(dataset), joint=joint)
+    gaps = report["gap_joint" if joint else "gap_before"]
+    kinds = GAPS if joint else ("old",)  # what is new was not known before
+    found = {GAPS[name]: gaps.sel(subset=name) for name in kinds}
+    drops = report["drop_depth"].sel(subset="old")
+    found["drop on old"] = drops.mean("session")
+    found["accuracy at the end"] = report["average_accuracy"].isel(session=-1)
+    return {
+        name: values.drop_vars("subset", errors="ignore")
+        for name, values in found.items()
+    }
+
+
+def _about(config: dict) -> str:
+    what = {
+        "rotations": "turned by " + ", ".join(map(str, config["degrees"])) + " degrees",
+        "classes": "classes in sessions of " + ", ".join(map(str, config["classes"])),
+        "data": f"random parts in {config['sessions']} sessions",
+    }
+    return f"{config['dataset']}, {what[config['order']]}"
+
 
 FIGURE = figures.Figure(
     "test_accuracy",
-    "test accuracy",
+    "accuracy on all seen sessions",
     "Stability gap",
     higher_is_better=True,
-    about=lambda config: f"{config['dataset']}, {config['order']}",
+    about=_about,
+    arms=views.evaluated,
+    columns=measures,
+    more={"gap": _curves, "cost": _gaps},
 )
 
 

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.studies import learning
+from experiments.studies import learning, pretraining
 from loplax import nets, streams, supervised
 from loplax.optim import checks
 from loplax.streams import datasets
@@ -27,23 +27,27 @@ def make(config, data_dir: str | None = None) -> learning.Study:
         data.
     """
     checks.one_of("order", config.order, ORDERS)
-    found = datasets.load(config.dataset, data_dir)
-    train = _first(found.train_images, found.train_labels, config.train_examples)
-    test = _first(found.test_images, found.test_labels, config.test_examples)
+    train, test, classes = _examples(config, data_dir)
+    base = config.classes[0] if config.pretrain.steps else 0
     if config.order == "rotations":
         train, test, split = _rotations(train, test, config.degrees)
     elif config.order == "classes":
-        split = streams.class_incremental(train[1], test[1], config.classes)
+        labels = train[1], test[1]
+        split = streams.class_incremental(*labels, config.classes, fixed=base)
     else:
-        split = streams.data_incremental(train[1], test[1], config.sessions)
+        labels = train[1], test[1]
+        split = streams.data_incremental(*labels, config.sessions, base=base)
     pixels = train[0].shape[1]
+    parts = learning.whole("steps", config.steps, "every", config.every)
+    learned = split.sessions - (base > 0)
+    steps = (0,) * (base > 0) + (config.steps,) * learned
 
     def stream(data, numbers=()) -> streams.Stream:
         return streams.sessions(
             *data,
             split,
-            classes=found.num_classes,
-            steps=config.steps,
+            classes=classes,
+            steps=steps,
             batch=config.batch,
             subsets=config.subsets,
             test_batch=min(500, test[1].size),
@@ -54,22 +58,29 @@ def make(config, data_dir: str | None = None) -> learning.Study:
         options = {"activation": config.activation, **options}
         hidden = learning.widths(config.hidden, options["activation"])
         hidden = () if options.pop("linear", False) else hidden
-        net = nets.MLP(hidden, found.num_classes, **options)
+        net = nets.MLP(hidden, classes, **options)
         example = jnp.zeros(pixels)
-        return supervised.stateless(
+        plain = supervised.stateless(
             lambda key: net.init(key, example)["params"],
             lambda params, x: net.apply({"params": params}, x),
             lambda params, x: net.apply({"params": params}, x, method="embed"),
         )
+        if not base:
+            return plain
+        known = train[1] < base
+        data = train[0][known], train[1][known]
+        found = pretraining.pretrained(
+            plain, losses.cross_entropy, data, **config.pretrain
+        )
+        return pretraining.begun(plain, found, "output", base)
 
-    parts = learning.whole("steps", config.steps, "every", config.every)
     return learning.Study(
         stream=stream,
         network=network,
         length=(),
         loss=losses.cross_entropy,
         initializer=nets.kaiming_uniform(config.activation),
-        bins=split.sessions * parts,
+        bins=learned * parts,
         chunks=1,
         batch=config.batch,
         bins_per_chunk=parts,
@@ -80,6 +91,24 @@ def make(config, data_dir: str | None = None) -> learning.Study:
         fresh=False,
         bins_per_segment=1,
     )
+
+
+def _examples(config, data_dir):
+    """Training and test examples of the data sets in turn, and number of classes."""
+    trains, tests, classes = [], [], 0
+    for name in config.dataset.split("+"):
+        found = datasets.load(name, data_dir)
+        for parts, images, labels, number in (
+            (trains, found.train_images, found.train_labels, config.train_examples),
+            (tests, found.test_images, found.test_labels, config.test_examples),
+        ):
+            parts.append(_first(images, labels + classes, number))
+        classes += found.num_classes
+    sizes = sorted({images.shape[1] for images, _ in trains})
+    if len(sizes) > 1:
+        raise ValueError(f"data sets must have one number of pixels, got {sizes}.")
+    join = lambda parts: tuple(map(np.concatenate, zip(*parts, strict=True)))
+    return join(trains), join(tests), classes
 
 
 def _first(images, labels, number: int) -> tuple[np.ndarray, np.ndarray]:

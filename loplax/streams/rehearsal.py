@@ -80,7 +80,7 @@ def check(rehearsal: Rehearsal) -> None:
         )
     if rehearsal.later and (len(rehearsal.later) != 3 or min(rehearsal.later) < 0):
         raise ValueError(
-            f"later must be (new, memory, base), each at least 0, got {rehearsal.later}."
+            f"later must be (new, memory, base), at least 0, got {rehearsal.later}."
         )
 
 

@@ -2,8 +2,8 @@
 
 import functools
 import math
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -233,7 +233,7 @@ def sessions(
         return state._replace(buffer=buffer), items
 
     def example(state, item):
-        return _scaled(train[0], item.index), label_of(item.index)
+        return scaled(train[0], item.index), label_of(item.index)
 
     def weights(state, item) -> jax.Array:
         return _weights(rules, state.task, item)
@@ -241,7 +241,7 @@ def sessions(
     def test_at(state, places):
         index = state.tested[places]
         labels = jnp.asarray(test[1])[index].astype(jnp.int32)
-        return _scaled(test[0], index), labels
+        return scaled(test[0], index), labels
 
     def test_some(state, i):
         places = i * test_batch + jnp.arange(test_batch)
@@ -260,7 +260,7 @@ def sessions(
         there = places < split.largest
         places = jnp.minimum(places, split.largest - 1)
         counted = (there & valid[places]).astype(jnp.float32)
-        return _scaled(train[0], index[places]), label_of(index[places]), counted
+        return scaled(train[0], index[places]), label_of(index[places]), counted
 
     def probe_batch(state):
         now = jnp.minimum(state.task, state.tested_in[-1])
@@ -298,7 +298,8 @@ def sessions(
     )
 
 
-def _scaled(inputs: jax.Array, index: jax.Array) -> jax.Array:
+def scaled(inputs: jax.Array, index: jax.Array) -> jax.Array:
+    """The inputs of some examples: bytes as fractions, numbers as they are."""
     chosen = jnp.asarray(inputs)[index]
     return chosen / 255.0 if inputs.dtype == jnp.uint8 else chosen
 
@@ -322,8 +323,7 @@ def _shown(
     split: Split,
     chunk: int,
 ) -> tuple[jax.Array, jax.Array]:
-    """The session's examples in the coming minibatches, and whether it is their first
-    time; both ``[chunk, batch]``.
+    """New examples, and whether it is their first time; both ``[chunk, batch]``.
 
     Example number ``k`` of a session is one of pass ``k // size``, in which they are
     sorted by random numbers.

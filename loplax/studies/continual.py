@@ -117,17 +117,29 @@ def report(
         if name not in arms:
             raise ValueError(f"no arm {name!r}; the arms are {', '.join(arms)}")
     reference = None if joint is None else arms.index(joint)
+    first = _first(dataset, metric)
+    dataset = dataset.assign(task=dataset["task"] - first)
     prices = np.array([costs.get(name, np.nan) if costs else 1.0 for name in arms])
     runs = _runs(dataset, metric, reference)
     found = _of_subsets(runs) | _of_new(runs, reference, target, prices)
     found |= _of_tasks(runs) if runs.tasks else {}
-    coords = {"subset": runs.subsets, "session": np.arange(runs.over.shape[-1])}
+    coords = {"subset": runs.subsets, "session": first + np.arange(runs.over.shape[-1])}
     kept = dataset.drop_dims("bin").drop_vars("subset").coords
     table = xarray.Dataset(found, {**kept, **coords})
     over = xarray.DataArray(runs.over, dims=_SESSION)
     return table.map(
         lambda x: x.where(over if "session" in x.dims else over.all("session"))
     ).transpose(*_SESSION, ...)
+
+
+def _first(dataset: xarray.Dataset, metric: str) -> int:
+    """The first session with an update; those before were known from the start.
+
+    Tasks keep their numbers, which are those of the subsets.
+    """
+    task = results.counting(dataset, "task")
+    there = not _subsets(dataset, metric)[1] and task.notnull().any()
+    return int(task.min()) if there else 0
 
 
 def _runs(dataset: xarray.Dataset, metric: str, joint: int | None) -> _Runs:

@@ -192,6 +192,32 @@ def comparison(
     return names
 
 
+def bars(
+    axes: matplotlib.axes.Axes,
+    values: xarray.DataArray,
+    looks: Mapping[str, Look],
+    *,
+    names: bool = True,
+) -> None:
+    """Draws one number of every arm: mean over the seeds with its 95% interval.
+
+    Args:
+      axes: where to draw.
+      values: ``[arm, seed]``; arms without a value stay empty.
+      looks: how to draw the arms, from below, see `looks.assign`.
+      names: whether to write their names.
+    """
+    for place, (arm, look) in enumerate(looks.items()):
+        seeds = values.sel(arm=arm).values
+        parts = zip(("mean", "low", "high"), intervals.mean(seeds), strict=True)
+        cell = xarray.Dataset(dict(parts))
+        _bar(axes, cell, place, look.colour, look.colour, seeds)
+    shown = [look.label for look in looks.values()] if names else [""] * len(looks)
+    axes.set_yticks(range(len(looks)), shown)
+    axes.set_ylim(-0.6, len(looks) - 0.4)
+    _plain(axes, "x")
+
+
 def against(
     axes: matplotlib.axes.Axes,
     dataset: xarray.Dataset,

@@ -53,7 +53,7 @@ def mean(problem: Problem, state: TrainState, item: Any, values: jax.Array):
     if weigh is None:
         return jnp.mean(values)
     weights = weigh(state.stream, item)
-    return jnp.sum(values * weights, where=weights > 0)
+    return jnp.sum(values * weights)
 
 
 def counted(problem: Problem, state: TrainState, seen: Seen) -> jax.Array:

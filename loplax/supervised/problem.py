@@ -90,12 +90,12 @@ class Keeper(NamedTuple):
 class Problem(NamedTuple):
     """What to learn, with what. Its numbers may be traced.
 
-    What a step descends is the mean of ``loss``, as the stream weighs the examples, or ``objective``, and all
-    ``penalties``. These see the state before the step, with the parameters that they
-    are differentiated by: a penalty on ``state.params``, or a distance of
-    ``seen.outputs`` from those of a teacher in ``state.memory``. What a transformation
-    needs to know, it is given: projecting the gradient takes another one, of replayed
-    examples say, in ``extra_args``.
+    What a step descends is the mean of ``loss``, as the stream weighs the examples, or
+    ``objective``, and all ``penalties``. These see the state before the step, with the
+    parameters that they are differentiated by: a penalty on ``state.params``, or a
+    distance of ``seen.outputs`` from those of a teacher in ``state.memory``. What a
+    transformation needs to know, it is given: projecting the gradient takes another
+    one, of replayed examples say, in ``extra_args``.
 
     Attributes:
       stream: the stream of examples.

@@ -199,3 +199,27 @@ def test_contradictions_are_refused(changes, message):
     state = supervised.init(lambda *_: PROBLEM, jax.random.key(0), {})
     with pytest.raises(ValueError, match=message):
         supervised.segment(build, state, bins=1)
+
+
+def test_minibatches_are_weighed_as_the_stream_says():
+    """What the fourth of four should be does not matter."""
+    weights = np.array([0.5, 0.3, 0.2, 0.0], np.float32)
+    stream = STREAM._replace(
+        draw=lambda n: (n + 8, (n + jnp.arange(8)[:, None] + jnp.arange(4)) % 40),
+        weights=lambda position, item: jnp.asarray(weights),
+        example=lambda state, items: (
+            rows(state, items)[0],
+            rows(state, items)[1].at[3].set(1e4),
+        ),
+    )
+    build = lambda hparams, key, data: PROBLEM._replace(stream=stream)
+    state = jax.jit(functools.partial(supervised.init, build))(jax.random.key(0), {})
+    w = np.asarray(state.params["w"], float)
+    segment = functools.partial(supervised.segment, build, bins=8, bins_per_chunk=8)
+    state, found = jax.jit(functools.partial(segment, fresh=False))(state)
+    for step in range(8):
+        x, y = INPUTS[step + np.arange(3)].astype(float), TARGETS[step + np.arange(3)]
+        error = x @ w - y
+        np.testing.assert_allclose(found["loss"][step], weights[:3] @ error**2, 1e-4)
+        w = w - RATE * 2 * (weights[:3] * error) @ x
+    np.testing.assert_allclose(state.params["w"], w, rtol=1e-4)
