@@ -100,8 +100,8 @@ def _progress(problem: Problem, **own) -> dict[str, Callable]:
 
 
 _HERE = {"sessions": True, "compared": False}
-# Of what a session changes, a method has one.
-_PART = {"claims": ("part",), **_HERE}
+# Of what says which weights learn, a method has one.
+_PART = {"claims": ("learning_weights",), **_HERE}
 _FREEZING = {**_PART, "freezes": True}
 
 CONSOLIDATING = {
@@ -186,6 +186,6 @@ CONSOLIDATING = {
         {"decay_rate": 0.9},
         keeper=nearest_mean.keeper,
         evaluated=lambda problem, decay_rate: nearest_mean.evaluated(problem),
-        **_HERE,
+        compared=False,
     ),
 }

@@ -88,7 +88,7 @@ NETWORKS = {
         "plasticity injection",
         "#d6616b",
         {"injection_step": 1_000_000},
-        claims=("replacement",),
+        claims=("replacement", "learning_weights"),
         wrap=_in_turn,
         rate_last=True,
         around=_injected,

@@ -78,8 +78,9 @@ def evaluated(problem: Problem) -> dict[str, Callable[[TrainState], tuple[Any, A
 
     The nearest of the normalised means to a normalised embedding is the one with the
     largest product, so that the outputs :math:`h \cdot m_c / \|m_c\|` are those of a
-    layer without a bias; that of a class that was never seen is :math:`-\infty`. Of the
-    measures, the accuracy is the one that means something.
+    layer without a bias; that of a class that was never seen is :math:`-\infty`, or 0
+    where the layer has no bias. Of the measures, the accuracy is the one that means
+    something.
 
     Args:
       problem: the problem, with `keeper` among its keepers.
@@ -88,7 +89,7 @@ def evaluated(problem: Problem) -> dict[str, Callable[[TrainState], tuple[Any, A
       More of ``Problem.evaluated``: the measures get names that begin with ``ncm_``.
 
     Raises:
-      ValueError: for a network without an ``embed``, or without biases of the outputs.
+      ValueError: for a network without an ``embed``.
 
     References:
       Rebuffi et al., `iCaRL <https://arxiv.org/abs/1611.07725>`_, 2017; on the
@@ -98,15 +99,13 @@ def evaluated(problem: Problem) -> dict[str, Callable[[TrainState], tuple[Any, A
     """
     kernel = kernel_path(problem)
     bias = kernel.rpartition("/")[0] + "/bias"
-    shapes, _ = jax.eval_shape(problem.network.init, jax.random.key(0))
-    if bias not in paths.by_path(shapes).leaves:
-        raise ValueError(f"the output layer must have a bias {bias!r}.")
 
     def read(state: TrainState) -> tuple[Any, Any]:
         means, known = state.memory[NAME]
         params = paths.by_path(state.params)
         params.leaves[kernel] = _unit(means, 0)
-        params.leaves[bias] = jnp.where(known, 0, -jnp.inf)
+        if bias in params.leaves:
+            params.leaves[bias] = jnp.where(known, 0, -jnp.inf)
         return params.unflatten(), state.stats
 
     return {NAME: read}

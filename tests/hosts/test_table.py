@@ -92,6 +92,10 @@ def project(groups, inner, number):
     return optax.chain(optim.a_gem(), inner, optax.scale(number))
 
 
+def freeze(groups, inner, number):
+    return optim.frozen(optax.chain(inner, optax.scale(number)))
+
+
 def normalize(groups, inner, number):
     return optim.normalize_and_project(optax.chain(inner, optax.scale(number)))
 
@@ -110,9 +114,11 @@ METHODS = {
         decay_rate=0.9,
         utility="contribution",
     ),
+    "frozen": Method(freeze, 1.0),
     "hare_tortoise": wraps(optim.hare_tortoise, "momentum", 0.9, period=4),
     "l2_init": penalty(optim.l2_init, "weight_decay", 0.1),
     "normalize_and_project": Method(normalize, 1.0),
+    "one_cycle": wraps(optim.one_cycle, "pct_start", 0.3),
     "parseval_regularization": penalty(optim.parseval_regularization, "strength", 0.01),
     "redo": resets(optim.redo, "threshold", 0.9, period=4),
     "regrama": resets(optim.regrama, "threshold", 0.9, period=4),
@@ -215,7 +221,9 @@ def slopes(grad, run):
     def told(params, x, y):
         grads, features = grad(loss, has_aux=True)(params, x, y)
         reference = jax.tree.map(lambda g: -jnp.roll(g, 1, axis=0), grads)
-        return grads, {"features": features, "reference": reference}
+        first = jax.tree.map(lambda g: jnp.arange(g.shape[-1]) == 0, grads)
+        extra = {"reference": reference, "frozen": first, "progress": 0.4}
+        return grads, {"features": features, **extra}
 
     return told
 

@@ -101,7 +101,7 @@ def test_what_learns_is_left_as_it_is():
     ("changes", "match"),
     [
         ({"network": stateless(init, apply)}, "no embed"),
-        ({"head": "w"}, "must have a bias"),
+        ({"head": "bias"}, "one matrix"),
     ],
 )
 def test_what_is_missing_is_named(changes, match):
