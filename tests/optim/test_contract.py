@@ -75,7 +75,7 @@ def make_a_gem(groups, key, **numbers):
 
 
 def make_in_sessions(groups, key, **numbers):
-    tx = optim.frozen(optim.one_cycle(optax.adamw(0.1), **numbers))
+    tx = optim.frozen(optim.one_cycle(optax.adam(0.1), **numbers))
 
     def update(grads, state, params=None, **extra):
         first = jax.tree.map(lambda g: jnp.arange(g.shape[-1]) == 0, grads)
@@ -172,6 +172,7 @@ CASES = {
             "div_factor": (25.0, 5.0),
             "final_div_factor": (10.0, 2.0),
         },
+        needs_params=False,
     ),
     "adam": Case(
         make_adam,

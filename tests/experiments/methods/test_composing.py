@@ -72,7 +72,7 @@ def listed(name):
     if plugin.gradient:
         return "gradient"
     if plugin.freezes:
-        return "freezes"
+        return name  # in either order nothing of it moves
     first_or_last = plugin.last or plugin.rate_last
     return "wrap" if plugin.wrap and not first_or_last else name
 
