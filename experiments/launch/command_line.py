@@ -136,7 +136,7 @@ def usage(folder: pathlib.Path) -> str:
       The text.
     """
     from experiments.methods import settings
-    from experiments.methods.table import PLUGINS
+    from experiments.methods.table import NAMED, PLUGINS
 
     configs = _configs(folder)
     preset = next(iter(configs.PRESETS))
@@ -152,6 +152,7 @@ def usage(folder: pathlib.Path) -> str:
         "plugins of methods (--config.methods=bp,cbp+layer_norm):",
     ]
     lines += [f"  {name:24}{plugin.label}" for name, plugin in PLUGINS.items()]
+    lines += [f"  {name:24}{n.label}: {n.plugins}" for name, n in NAMED.items()]
     lines += [
         "",
         f"settings, as in {preset} (--config.NAME=, --config.sweep.NAME=):",

@@ -70,7 +70,7 @@ def _filled(made: Method, slot: str) -> Iterable[tuple[str, Callable]]:
 
     The learning rate belongs to the optimiser, so what delays it comes first.
     """
-    order = lambda item: (item[1].last, not item[1].rate_last)
+    order = lambda item: (item[1].last, item[1].freezes, not item[1].rate_last)
     ordered = sorted(made.plugins.items(), key=order)
     return [(n, getattr(p, slot)) for n, p in ordered if getattr(p, slot)]
 
@@ -100,8 +100,24 @@ def network(made: Method, plain: Network, hparams: Mapping, shape) -> Network:
 
 
 def stream(made: Method, plain: streams.Stream, hparams: Mapping) -> streams.Stream:
-    """The stream of a method: ``plain`` itself if no plugin changes it."""
-    for each, build in _filled(made, "stream"):
+    """The stream of a method.
+
+    Args:
+      made: the method.
+      plain: the problem's stream.
+      hparams: the numbers by address, or traced.
+
+    Returns:
+      The stream: ``plain`` itself if no plugin changes it.
+
+    Raises:
+      ValueError: for a number out of range, or if a plugin needs a problem that is
+        learned in sessions, and this is none.
+    """
+    for each, plugin in made.plugins.items():
+        if plugin.sessions and plain.rehearse is None:
+            raise ValueError(f"{each} needs a problem that is learned in sessions.")
+    for each, build in _filled(made, "stream") or _filled(made, "lone_stream"):
         plain = build(plain, **_given(made, each, hparams))
     return plain
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from experiments.methods import settings
 from experiments.methods.plugin import Plugin
-from experiments.methods.table import PLUGINS
+from experiments.methods.table import NAMED, PLUGINS, Named
 from loplax.optim import checks
 
 
@@ -14,7 +14,7 @@ class Method(NamedTuple):
     """A method with all that a configuration says about it.
 
     Attributes:
-      name: its name, the names of its plugins joined by ``+``.
+      name: its name, as it was given.
       plugins: they by name, in that order; the optimiser comes first.
       optimizer: name of the plugin that is the optimiser.
       addresses: where each number is set, ``{plugin: {number: address}}``; an address
@@ -57,7 +57,7 @@ def method(config, name: str, items: int = 0) -> Method:
 
     Args:
       config: a configuration with the sections of ``settings.add_methods``.
-      name: names of plugins joined by ``+``.
+      name: names of plugins, and of lists of them, joined by ``+``.
       items: how many items of the stream a run learns from; 0 if that is not known.
 
     Returns:
@@ -73,9 +73,10 @@ def method(config, name: str, items: int = 0) -> Method:
       >>> method(configs.get_config(), "cbp+layer_norm").values["cbp.decay_rate"]
       0.99
     """
-    names = name.split("+")
-    for each in names:
-        checks.one_of("methods", each, tuple(PLUGINS))
+    for each in name.split("+"):
+        checks.one_of("methods", each, (*PLUGINS, *NAMED))
+    parts = [NAMED[n].plugins if n in NAMED else n for n in name.split("+")]
+    names = "+".join(parts).split("+")
     if len(set(names)) < len(names):
         raise ValueError(f"method {name!r} names a plugin twice.")
     optimizer = _claims(name, {each: PLUGINS[each] for each in names})
@@ -179,12 +180,17 @@ def _get(config, address: str) -> Any:
 
 def label(name: str) -> str:
     """What figures call a method."""
-    return " + ".join(PLUGINS[each].label for each in name.split("+"))
+    return " + ".join(_shown(each).label for each in name.split("+"))
 
 
 def colour(name: str) -> str:
     """The colour of a method: the mixture of its plugins', as ``#rrggbb``."""
-    mixed = [PLUGINS[each].colour for each in name.split("+")]
+    mixed = [_shown(each).colour for each in name.split("+")]
     channels = [[int(c[i : i + 2], 16) for c in mixed] for i in (1, 3, 5)]
     means = [math.sqrt(sum(v * v for v in values) / len(mixed)) for values in channels]
     return "#" + "".join(f"{round(mean):02x}" for mean in means)
+
+
+def _shown(name: str) -> Plugin | Named:
+    """What a name stands for, with its label and colour."""
+    return NAMED.get(name) or PLUGINS[name]

@@ -42,7 +42,10 @@ def _normalized(network: Network, shape, *, decay_rate) -> Network:
     def restart(both, replaced):
         return both[0], network.restart(both[1], replaced)
 
-    return Network(init, apply, predict, restart)
+    def embed(params, both, x):
+        return network.embed(params, both[1], normalization.normalize(both[0], x))
+
+    return Network(init, apply, predict, restart, network.embed and embed)
 
 
 class _Mean(NamedTuple):
@@ -86,7 +89,7 @@ NETWORKS = {
         "#d6616b",
         {"injection_step": 0},
         halfway=("injection_step",),
-        claims=("replacement",),
+        claims=("replacement", "learning_weights"),
         wrap=_in_turn,
         rate_last=True,
         around=_injected,

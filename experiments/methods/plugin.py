@@ -50,11 +50,15 @@ class Plugin(NamedTuple):
       gradient: ``(setting, **own) -> transformation`` before the optimiser.
       wrap: ``(inner, setting, **own) -> transformation`` around the optimiser.
       last: whether it wraps all others.
+      freezes: whether it wraps all but these.
+      maintains: ``layer -> bool``, whether a hidden layer counts as one; a bottleneck
+        that the plugin adds does not.
       per_unit: ``choices -> bool``, whether the optimiser counts steps per unit.
       rate_last: whether the learning rate comes after what it wraps; then it wraps the
         optimiser before all others.
       around: ``(network, shape, **own) -> network`` for inputs of a shape.
       stream: ``(stream, **own) -> stream``.
+      lone_stream: the same, in methods in which no other plugin changes the stream.
       objective: ``(problem, **own) -> Problem.objective``.
       penalty: ``(problem, **own) -> `` one of ``Problem.penalties``.
       extra_args: ``(problem, **own) -> Problem.extra_args``.
@@ -62,6 +66,7 @@ class Plugin(NamedTuple):
       evaluated: ``(problem, **own) -> Problem.evaluated``, beside what learns.
       on_task: ``(problem, **own) -> `` one of ``Problem.on_task``.
       draws_output: whether it cannot begin with output weights of 0.
+      sessions: whether it needs a problem that is learned in sessions.
       compared: whether it is among all methods, when these are compared.
     """
 
@@ -77,10 +82,13 @@ class Plugin(NamedTuple):
     gradient: Callable | None = None
     wrap: Callable | None = None
     last: bool = False
+    freezes: bool = False
+    maintains: Callable[[str], bool] = lambda layer: True
     per_unit: Callable[[Mapping[str, Any]], bool] = lambda choices: False
     rate_last: bool = False
     around: Callable | None = None
     stream: Callable | None = None
+    lone_stream: Callable | None = None
     objective: Callable | None = None
     penalty: Callable | None = None
     extra_args: Callable | None = None
@@ -88,4 +96,5 @@ class Plugin(NamedTuple):
     evaluated: Callable | None = None
     on_task: Callable | None = None
     draws_output: bool = False
+    sessions: bool = False
     compared: bool = True

@@ -1,23 +1,39 @@
-"""Plugins that show again what was learned before."""
+"""Plugins that show again what was learned before, or hold to it."""
 
 from collections.abc import Callable
 
 from experiments.methods.plugin import Plugin
-from loplax import streams
+from loplax import optim, streams
+from loplax.optim import checks
+from loplax.supervised import distillation, replay, tasks
 
 # Of the buffer; what its settings mean, `loplax.streams.Rehearsal` says.
-BUFFER = {"capacity": 2000, "policy": "reservoir", "fill": "after", "memory": 128}
+BUFFER = {"capacity": 2000, "policy": "reservoir", "memory": 128}
+REPLAYED = {**BUFFER, "fill": "after", "later": ()}
+# As all here, they need sessions.
+_HERE = {"sessions": True, "compared": False}
 
 
 def _rehearsed(**fixed) -> Callable:
     """A builder of streams with a buffer, from those that can have one."""
 
     def build(stream: streams.Stream, **own) -> streams.Stream:
-        if stream.rehearse is None:
-            raise ValueError("rehearsal needs a problem that is learned in sessions.")
-        return stream.rehearse(streams.Rehearsal(**fixed, **own))
+        given = {n: own[n] for n in streams.Rehearsal._fields if n in own}
+        return stream.rehearse(streams.Rehearsal(**fixed, **given))
 
     return build
+
+
+def _kept(make: Callable, name: str, *numbers: str) -> Callable:
+    """A builder from one of the learner's parts that has its memory under a name."""
+    return lambda problem, **own: make(problem, name, **{n: own[n] for n in numbers})
+
+
+def _interfered(problem, *, step_size, replayed, memory, **own):
+    checks.whole("replayed", replayed, 1)
+    if replayed > memory:
+        raise ValueError(f"replayed must be at most memory ({memory}), got {replayed}.")
+    return replay.most_interfered(problem, step_size=step_size, replayed=replayed)
 
 
 REHEARSING = {
@@ -26,16 +42,102 @@ REHEARSING = {
         "replay",
         "#2171b5",
         {"new_weight": 0.5},
-        {**BUFFER, "later": (), "weighting": "sessions"},
-        compared=False,  # as all here, it needs sessions
+        {**REPLAYED, "weighting": "sessions"},
         stream=_rehearsed(),
+        **_HERE,
     ),
     # All data so far at every step, as many examples for each session.
     "joint": Plugin(
         "joint",
         "#000000",
         choices={"memory": 128, "per_session": True},
-        compared=False,
         stream=_rehearsed(capacity=0, fill="before", new=0),
+        **_HERE,
+    ),
+    # Caccia et al. 2022: new examples leave the logits of other classes alone. Both
+    # parts count alike, so that the objective is half of the authors' sum.
+    "er_ace": Plugin(
+        "ER-ACE",
+        "#41b6c4",
+        {"new_weight": 0.5},
+        {**REPLAYED, "weighting": "fixed"},
+        stream=_rehearsed(),
+        objective=_kept(replay.asymmetric_cross_entropy, "er_ace"),
+        keeper=_kept(replay.classes_seen, "er_ace"),
+        **_HERE,
+    ),
+    # Aljundi et al. 2019: of the buffer's examples in a minibatch those that a step on
+    # the new ones would harm most. The step should be as long as the optimiser's.
+    "mir": Plugin(
+        "MIR",
+        "#1d91c0",
+        {"new_weight": 0.5, "step_size": 0.1},
+        {**REPLAYED, "weighting": "fixed", "replayed": 32},
+        stream=_rehearsed(),
+        objective=_interfered,
+        **_HERE,
+    ),
+    # Buzzega et al. 2020: examples enter the buffer as they are first learned from,
+    # with the logits that they then have, and are held to these. The numbers here and
+    # below are those of the authors' code for CIFAR-10 and a buffer of 500.
+    "der": Plugin(
+        "DER",
+        "#c51b8a",
+        {"alpha": 0.3},
+        BUFFER,
+        stream=_rehearsed(fill="online"),
+        objective=_kept(distillation.dark_experience, "der", "alpha"),
+        keeper=_kept(distillation.stored_outputs, "der"),
+        **_HERE,
+    ),
+    # The same, and labels: half of the buffer's examples in a minibatch are for these.
+    "derpp": Plugin(
+        "DER++",
+        "#7a0177",
+        {"alpha": 0.2, "beta": 0.5},
+        BUFFER,
+        stream=_rehearsed(fill="online"),
+        objective=_kept(distillation.dark_experience, "derpp", "alpha", "beta"),
+        keeper=_kept(distillation.stored_outputs, "derpp"),
+        **_HERE,
+    ),
+    # Prabhu et al. 2020: a buffer with as many examples of each class, and in every
+    # session a new network that learns nothing else; without their cosine schedule and
+    # cut-and-mix.
+    "gdumb": Plugin(
+        "GDumb",
+        "#636363",
+        choices={"capacity": 2000, "memory": 128},
+        claims=("restart",),
+        stream=_rehearsed(policy="greedy", fill="before", new=0),
+        on_task=lambda problem, **own: tasks.reset_all(problem),
+        **_HERE,
+    ),
+    # Chaudhry et al. 2019: no step against the gradient of what was learned before.
+    # With a plugin that rehearses (`er+a_gem`, Hess et al. 2023) it is that one's
+    # minibatch that is learned from, and the settings here do not count. Alone, the
+    # examples of the buffer are for reference only.
+    "a_gem": Plugin(
+        "A-GEM",
+        "#fc8d59",
+        choices={**BUFFER, "fill": "after"},
+        gradient=lambda setting, **own: optim.a_gem(),
+        extra_args=lambda problem, **own: {
+            "reference": replay.gradient_of_before(problem)
+        },
+        lone_stream=_rehearsed(weighting="fixed", new_weight=1.0),
+        **_HERE,
+    ),
+    # Li & Hoiem 2016, without a buffer: for the classes of earlier sessions the network
+    # says what it said when the last one ended.
+    "lwf": Plugin(
+        "LwF",
+        "#33a02c",
+        {"temperature": 2.0, "strength": 1.0},
+        penalty=_kept(
+            distillation.learning_without_forgetting, "lwf", "temperature", "strength"
+        ),
+        keeper=_kept(distillation.teacher, "lwf"),
+        **_HERE,
     ),
 }

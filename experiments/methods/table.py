@@ -1,5 +1,8 @@
 """All plugins by name, and the names of methods that are lists of them."""
 
+from typing import NamedTuple
+
+from experiments.methods.consolidating import CONSOLIDATING
 from experiments.methods.networks import NETWORKS
 from experiments.methods.optimizers import OPTIMIZERS
 from experiments.methods.plugin import Plugin
@@ -7,7 +10,29 @@ from experiments.methods.regularizing import REGULARIZING
 from experiments.methods.rehearsing import REHEARSING
 from experiments.methods.replacing import REPLACING
 
-_TABLES = (NETWORKS, OPTIMIZERS, REPLACING, REGULARIZING, REHEARSING)
+_TABLES = (NETWORKS, OPTIMIZERS, REPLACING, REGULARIZING, REHEARSING, CONSOLIDATING)
 PLUGINS: dict[str, Plugin] = {
     name: plugin for table in _TABLES for name, plugin in table.items()
+}
+
+
+class Named(NamedTuple):
+    """A list of plugins that has a name of its own.
+
+    Attributes:
+      plugins: their names, joined by ``+``.
+      label: what figures call it.
+      colour: its colour, the same in every figure.
+    """
+
+    plugins: str
+    label: str
+    colour: str
+
+
+NAMED = {
+    # Harun & Kanan 2024, whose runs also have the one-cycle schedule.
+    "sgm": Named(
+        "er+class_mean+soft_targets+lora+freeze_old_outputs", "SGM", "#b10026"
+    ),
 }

@@ -8,6 +8,7 @@ another size in all presets but ``rotated``; and the protocol of Harun & Kanan, 
 import ml_collections
 
 from experiments.methods import settings
+from experiments.methods.table import PLUGINS
 from experiments.studies import defaults
 
 # What each preset is for; the first is the default.
@@ -79,8 +80,12 @@ def get_config(preset: str = "laptop") -> ml_collections.ConfigDict:
         config.train_examples, config.test_examples = 0, 297
         config.hidden = (100, 100)
         config.batch = 32
-        config.er.capacity, config.er.memory = 200, 32
-        config.joint.memory = 32
+        for name, plugin in PLUGINS.items():
+            if "memory" in plugin.choices:
+                config[name].memory = 32
+            if "capacity" in plugin.choices:
+                config[name].capacity = 200
+        config.mir.replayed = 8
     if preset == "pretrained":
         config.dataset = "mnist+fashion_mnist"
         config.order, config.classes = "classes", (10, 2, 2, 2, 2, 2)
@@ -104,5 +109,7 @@ def get_config(preset: str = "laptop") -> ml_collections.ConfigDict:
     if preset == "smoke":
         config.hidden, config.steps, config.seeds = (8,), 20, 2
         config.every = 4
+    sessions = len(config.classes if config.order == "classes" else config.degrees)
+    config.plasticity_injection.injection_step = sessions * config.steps // 2
     settings.add_sweep(config)
     return config.lock()

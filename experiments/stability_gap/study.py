@@ -64,6 +64,7 @@ def make(config, data_dir: str | None = None) -> learning.Study:
         plain = supervised.stateless(
             lambda key: net.init(key, example)["params"],
             lambda params, x: net.apply({"params": params}, x),
+            lambda params, x: net.apply({"params": params}, x, method="embed"),
         )
         if not base:
             return plain

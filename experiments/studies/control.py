@@ -185,7 +185,7 @@ def problem(study: Study, config, name: str) -> ppo.Build:
     """
     made = composing.method(config, name)
     for each, plugin in made.plugins.items():
-        if any(getattr(plugin, slot) for slot in NOT_HERE):
+        if plugin.sessions or any(getattr(plugin, slot) for slot in NOT_HERE):
             raise ValueError(f"{each} has no place in reinforcement learning.")
     env, params = study.environment(study.numbers)
     policy = policies.over(env.action_space(params))

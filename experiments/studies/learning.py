@@ -209,12 +209,12 @@ def problem(study: Study, config, name: str) -> Build:
         restart = functools.partial(nets.restart_statistics, maintained)
         plain = plain._replace(restart=restart)
     network = building.network(made, plain, made.values, shape)
-    observed = maintained
+    observed, around = maintained, shapes
     if network is not plain:
         around = _shapes(network)
-        observed = _units(network, around, inputs)
+        observed = _maintained(made, _units(network, around, inputs))
         maintained = maintained if around[0] == shapes[0] else observed
-    initializers = _initializers(study, shapes[0])
+    initializers = _initializers(study, shapes[0], around[0])
 
     def build(hparams, key, data) -> Problem:
         tx = building.transformation(
@@ -258,12 +258,24 @@ def _units(network: Network, shapes: tuple[Any, Any], inputs) -> units.Units:
     return units.find(network.apply, *shapes, inputs, has_aux=True)
 
 
-def _initializers(study: Study, params: Any) -> dict[str, Callable]:
-    """The distribution of the weights of each layer, by path."""
+def _maintained(made: composing.Method, found: units.Units) -> units.Units:
+    """The hidden layers that count as such."""
+    plugins = made.plugins.values()
+    return found.select(
+        *(n for n in found.names if all(p.maintains(n) for p in plugins))
+    )
+
+
+def _initializers(study: Study, plain: Any, around: Any) -> dict[str, Callable]:
+    """The distribution of the weights of each layer, by path.
+
+    What a plugin puts beside the plain network starts again at 0: it adds nothing.
+    """
     hidden, output = study.initializer, study.output_initializer
     inside = lambda path: f"/{study.head}/" in f"/{path}/"
-    leaves = paths.by_path(params).leaves
-    return {path: output if inside(path) else hidden for path in leaves}
+    names = lambda params: paths.by_path(params).leaves
+    beside = dict.fromkeys(names(around), jax.nn.initializers.zeros)
+    return beside | {path: output if inside(path) else hidden for path in names(plain)}
 
 
 def _example(study: Study) -> Any:

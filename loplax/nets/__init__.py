@@ -4,6 +4,7 @@ from loplax.nets import input_normalization
 from loplax.nets.actor_critic import ActorCritic
 from loplax.nets.batch_norm import restart_statistics
 from loplax.nets.conv import ConvNet
+from loplax.nets.convnext import ConvNeXt, GlobalResponseNorm
 from loplax.nets.layers import (
     ACTIVATIONS,
     NORMALIZATIONS,
@@ -12,6 +13,7 @@ from loplax.nets.layers import (
     kaiming_uniform,
     pytorch_uniform,
 )
+from loplax.nets.low_rank import low_rank, merge_low_rank
 from loplax.nets.mlp import MLP
 from loplax.nets.plasticity_injection import learn_in_turn, plasticity_injection
 from loplax.nets.pooling import max_pool
@@ -22,14 +24,18 @@ __all__ = [
     "ActorCritic",
     "MLP",
     "NORMALIZATIONS",
+    "ConvNeXt",
     "ConvNet",
+    "GlobalResponseNorm",
     "ResNet18",
     "crelu",
     "input_normalization",
     "kaiming_normal",
     "kaiming_uniform",
     "learn_in_turn",
+    "low_rank",
     "max_pool",
+    "merge_low_rank",
     "plasticity_injection",
     "pytorch_uniform",
     "resnet18_reference_units",

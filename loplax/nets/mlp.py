@@ -58,9 +58,16 @@ class MLP(nn.Module):
         )
         super().__post_init__()
 
-    @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps ``[..., inputs]`` to ``[..., outputs]``."""
+        return self._layers(x)[1]
+
+    def embed(self, x: jax.Array) -> jax.Array:
+        """Maps ``[..., inputs]`` to what the output layer is given."""
+        return self._layers(x)[0]
+
+    @nn.compact
+    def _layers(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         dot = {"dot_general": _small_dot} if self.small else {}
         activate, _ = layers.ACTIVATIONS[self.activation]
         init = self.kernel_init or layers.kaiming_uniform(self.activation)
@@ -70,4 +77,5 @@ class MLP(nn.Module):
                 x = nn.LayerNorm(name=f"norm_{i}")(x)
             x = activate(x)
         init = self.kernel_init or layers.kaiming_uniform("linear")
-        return nn.Dense(self.outputs, kernel_init=init, name="output", **dot)(x)
+        output = nn.Dense(self.outputs, kernel_init=init, name="output", **dot)
+        return x, output(x)

@@ -1,13 +1,17 @@
-"""Gradient transformations that keep networks able to learn."""
+"""Gradient transformations that keep networks able to learn, and what they learned."""
 
+from loplax.optim.a_gem import a_gem as a_gem
 from loplax.optim.adam import adam as adam
 from loplax.optim.ccbp import ccbp as ccbp
 from loplax.optim.continual_backprop import continual_backprop as continual_backprop
+from loplax.optim.frozen import FrozenState as FrozenState
+from loplax.optim.frozen import frozen as frozen
 from loplax.optim.hare_tortoise import hare_tortoise as hare_tortoise
 from loplax.optim.l2_init import l2_init as l2_init
 from loplax.optim.normalize_and_project import (
     normalize_and_project as normalize_and_project,
 )
+from loplax.optim.one_cycle import one_cycle as one_cycle
 from loplax.optim.parseval_regularization import (
     parseval_regularization as parseval_regularization,
 )

@@ -49,6 +49,8 @@ class Stream(NamedTuple):
       task_ends: ``state -> bool``, the same for a task.
       weights: ``(state, item) -> [examples]``, how much each example of a minibatch
         counts, of the sum 1; all the same if there is none.
+      progress: ``(state, item) -> float``, the part of the task's items that came
+        before this one, from 0 to less than 1, where a task has a length.
       session: the examples that this task learns from, where it has a set of them.
       old_classes: ``state -> bool [classes]``, those that were there before this task,
         where there are classes.
@@ -67,6 +69,7 @@ class Stream(NamedTuple):
     epoch_ends: Callable[[Any], jax.Array] | None = None
     task_ends: Callable[[Any], jax.Array] | None = None
     weights: Callable[[Any, Any], jax.Array] | None = None
+    progress: Callable[[Any, Any], jax.Array] | None = None
     session: HeldOut | None = None
     old_classes: Callable[[Any], jax.Array] | None = None
     rehearse: Callable[[Any], "Stream"] | None = None

@@ -41,12 +41,16 @@ class Minibatch(NamedTuple):
         ``[examples]``.
       slot: where the example comes from in the buffer, or is put, int32
         ``[examples]``; the capacity where it is neither.
+      number: of the minibatch in its session, from 0, int32 scalar.
+      session: numbers of their sessions, int32 ``[examples]``.
     """
 
     index: jax.Array
     counts: jax.Array
     is_new: jax.Array
     slot: jax.Array
+    number: jax.Array
+    session: jax.Array
 
 
 class SessionsState(NamedTuple):
@@ -214,9 +218,9 @@ def sessions(
         compose = functools.partial(_compose, composed, number, rules, task)
 
         def one(buffer, each):
-            (index, is_first), key = each
+            (index, is_first), key, within = each
             key_pick, key_offer = jax.random.split(key)
-            item = compose(buffer, index, key_pick)
+            item = compose(buffer, index, within, key_pick)
             if rules.fill != "online":
                 return buffer, item
             valid = item.counts & item.is_new & is_first
@@ -224,7 +228,8 @@ def sessions(
             buffer, slots = offer(buffer, *offered, task, key_offer)
             return buffer, item._replace(slot=jnp.where(item.is_new, slots, item.slot))
 
-        buffer, items = jax.lax.scan(one, state.buffer, (new, keys))
+        following = new, keys, within + jnp.arange(chunk)
+        buffer, items = jax.lax.scan(one, state.buffer, following)
         return state._replace(buffer=buffer), items
 
     def example(state, item):
@@ -286,6 +291,7 @@ def sessions(
         test=base.HeldOut(test_some, -(-tests // test_batch), names),
         task_ends=lambda state: state.step == jnp.asarray(ends)[state.task],
         weights=weights,
+        progress=lambda state, item: item.number / jnp.asarray(steps)[state.task],
         session=base.HeldOut(session_some, -(-split.largest // test_batch)),
         old_classes=lambda state: state.since < state.task,
         rehearse=lambda rehearsal: again(rehearse=rehearsal),
@@ -344,6 +350,7 @@ def _compose(
     task: jax.Array,
     buffer: Buffer,
     new: jax.Array,
+    within: jax.Array,
     key: jax.Array,
 ) -> Minibatch:
     """A minibatch of new examples and those of the buffer."""
@@ -360,12 +367,15 @@ def _compose(
         slot = jnp.where(number >= until[1], of_base, slot)
     is_new = number < until[0]
     there = slot < filled.size
-    kept = jnp.maximum(buffer.index[jnp.minimum(slot, filled.size - 1)], 0)
+    place = jnp.minimum(slot, filled.size - 1)
+    kept = jnp.maximum(buffer.index[place], 0)
     return Minibatch(
         index=jnp.where(is_new, new, kept),
         counts=is_new | (there & (number < until[2])),
         is_new=is_new,
         slot=jnp.where(is_new, filled.size, slot),
+        number=within,
+        session=jnp.where(is_new, task, buffer.session[place]),
     )
 
 

@@ -1,5 +1,6 @@
 """Measures of what a network gives, on items learned from or held out."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -50,8 +51,7 @@ def evaluate(
             f"got {weights.shape}."
         )
 
-    def one_batch(i, params, stats, stream):
-        x, y, weights = held_out.batch(stream, i)
+    def weighed(params, stats, x, y, weights):
         values = measure(problem, problem.network.predict(params, stats, x), y)
 
         def weigh(value):
@@ -59,21 +59,36 @@ def evaluate(
             # Without weight the loss may be infinite: of a masked class, say.
             return jnp.sum(value * weights, axis=0, where=weights > 0)
 
-        return jax.tree.map(weigh, values)
+        return jax.tree.map(weigh, values), jnp.sum(weights, axis=0)
 
-    def add(i, carry):
-        total, number = carry
+    found, number = total(state, held_out, weighed)
+    return jax.tree.map(lambda x: x / number, found)
+
+
+def total(state: TrainState, held_out: base.HeldOut, of: Callable[..., Any]) -> Any:
+    """Sums over examples that are not learned from, a batch at a time.
+
+    Args:
+      state: where the run stands.
+      held_out: the examples; a batch without weight costs nothing.
+      of: ``(params, stats, inputs, targets, weights) -> tree`` of a batch's sums.
+
+    Returns:
+      The sums over all batches; 0 if none has a weight.
+    """
+
+    def one_batch(i, params, stats, stream):
+        return of(params, stats, *held_out.batch(stream, i))
+
+    def add(i, before):
         _, _, weights = held_out.batch(state.stream, i)
-        used = jnp.sum(weights, axis=0)
-        found = branch.cond(jnp.any(used > 0), one_batch, None, i, *needed)
-        return jax.tree.map(jnp.add, total, found), number + used
+        found = branch.cond(jnp.any(weights > 0), one_batch, None, i, *needed)
+        return jax.tree.map(jnp.add, before, found)
 
     needed = state.params, state.stats, state.stream
     shapes = jax.eval_shape(one_batch, 0, *needed)
     zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-    start = zeros, jnp.zeros(apart)
-    total, number = jax.lax.fori_loop(0, held_out.batches, add, start)
-    return jax.tree.map(lambda x: x / number, total)
+    return jax.lax.fori_loop(0, held_out.batches, add, zeros)
 
 
 def test(problem: Problem, state: TrainState) -> dict[str, jax.Array]:

@@ -56,6 +56,22 @@ def mean(problem: Problem, state: TrainState, item: Any, values: jax.Array):
     return jnp.sum(values * weights)
 
 
+def counted(problem: Problem, state: TrainState, seen: Seen) -> jax.Array:
+    """Which examples of a minibatch count at all, as the stream weighs them.
+
+    Args:
+      problem: what to learn.
+      state: where the run stands.
+      seen: the minibatch.
+
+    Returns:
+      bool ``[examples]``.
+    """
+    if problem.stream.weights is None:
+        return jnp.ones(seen.targets.shape, bool)
+    return problem.stream.weights(state.stream, seen.item) > 0
+
+
 def step(
     problem: Problem, state: TrainState, item: Any
 ) -> tuple[TrainState, dict[str, jax.Array]]:

@@ -31,12 +31,15 @@ class Network(NamedTuple):
     embed: Callable[[Any, Any, Any], jax.Array] | None = None
 
 
-def stateless(init: Callable, apply: Callable) -> Network:
+def stateless(
+    init: Callable, apply: Callable, embed: Callable | None = None
+) -> Network:
     """A network without statistics.
 
     Args:
       init: ``key -> params``.
       apply: ``(params, inputs) -> outputs``.
+      embed: ``(params, inputs) -> [batch, features]``, what the output layer is given.
 
     Returns:
       The network.
@@ -45,6 +48,7 @@ def stateless(init: Callable, apply: Callable) -> Network:
         init=lambda key: (init(key), ()),
         apply=lambda params, stats, x: (apply(params, x), stats),
         predict=lambda params, stats, x: apply(params, x),
+        embed=embed and (lambda params, stats, x: embed(params, x)),
     )
 
 

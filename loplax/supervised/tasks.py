@@ -88,16 +88,27 @@ def reset_all(problem: Problem) -> OnTask:
     return on_task
 
 
-def reset_optimizer(problem: Problem) -> OnTask:
+def reset_optimizer(problem: Problem, part: type | None = None) -> OnTask:
     """At a new task the transformation starts again, with its schedules.
 
     Args:
       problem: the problem.
+      part: type of those of its states that start again, with all inside them; an
+        `optim.FrozenState`, say. By default it is the whole.
 
     Returns:
       One of ``Problem.on_task``.
     """
-    return lambda state, key: state._replace(opt=problem.tx.init(state.params))
+    restarts = lambda state: part is not None and isinstance(state, part)
+
+    def on_task(state: TrainState, key: jax.Array) -> TrainState:
+        opt = problem.tx.init(state.params)
+        if part is not None:
+            choose = lambda old, new: new if restarts(old) else old
+            opt = jax.tree.map(choose, state.opt, opt, is_leaf=restarts)
+        return state._replace(opt=opt)
+
+    return on_task
 
 
 class Best(NamedTuple):

@@ -153,12 +153,15 @@ def recognise(eqn: core.JaxprEqn) -> tuple[str, dict] | None:
         blocks = shapes[0].shape[-1] if form == FORMS[1] else 1
         numbers = tuple(map(int, numbers))
         function = _convolution(form, numbers)
-        found = "conv_general_dilated", {
-            "dimension_numbers": dimensions,
-            "padding": (numbers[2:4], numbers[4:6]),
-            "lhs_dilation": (1, 1),
-            "rhs_dilation": (1, 1),
-        }
+        found = (
+            "conv_general_dilated",
+            {
+                "dimension_numbers": dimensions,
+                "padding": (numbers[2:4], numbers[4:6]),
+                "lhs_dilation": (1, 1),
+                "rhs_dilation": (1, 1),
+            },
+        )
     if function is None:
         return None
     expected = jax.make_jaxpr(function.__wrapped__)(*shapes)

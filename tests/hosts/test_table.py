@@ -88,11 +88,20 @@ def upgd(groups, inner, number):
     return optim.upgd(number, noise_scale=0.01, key=KEY)
 
 
+def project(groups, inner, number):
+    return optax.chain(optim.a_gem(), inner, optax.scale(number))
+
+
+def freeze(groups, inner, number):
+    return optim.frozen(optax.chain(inner, optax.scale(number)))
+
+
 def normalize(groups, inner, number):
     return optim.normalize_and_project(optax.chain(inner, optax.scale(number)))
 
 
 METHODS = {
+    "a_gem": Method(project, 1.0),
     "adam": Method(adam, 0.01, inner=False),
     "ccbp": resets(
         optim.ccbp, "replacement_rate", 0.5, decay_rate=0.5, period=2, sharpness=4.0
@@ -105,9 +114,11 @@ METHODS = {
         decay_rate=0.9,
         utility="contribution",
     ),
+    "frozen": Method(freeze, 1.0),
     "hare_tortoise": wraps(optim.hare_tortoise, "momentum", 0.9, period=4),
     "l2_init": penalty(optim.l2_init, "weight_decay", 0.1),
     "normalize_and_project": Method(normalize, 1.0),
+    "one_cycle": wraps(optim.one_cycle, "pct_start", 0.3),
     "parseval_regularization": penalty(optim.parseval_regularization, "strength", 0.01),
     "redo": resets(optim.redo, "threshold", 0.9, period=4),
     "regrama": resets(optim.regrama, "threshold", 0.9, period=4),
@@ -200,14 +211,21 @@ def call(model, x):
 
 
 def slopes(grad, run):
-    """Gradients and features of a model: ``(params, x, y) -> (grads, features)``."""
+    """Gradients of a model, and what else a transformation may need."""
     tapped = units.tap(run)
 
     def loss(params, x, y):
         output, features = tapped(params, x)
         return jnp.mean((output - y) ** 2), features
 
-    return grad(loss, has_aux=True)
+    def told(params, x, y):
+        grads, features = grad(loss, has_aux=True)(params, x, y)
+        reference = jax.tree.map(lambda g: -jnp.roll(g, 1, axis=0), grads)
+        first = jax.tree.map(lambda g: jnp.arange(g.shape[-1]) == 0, grads)
+        extra = {"reference": reference, "frozen": first, "progress": 0.4}
+        return grads, {"features": features, **extra}
+
+    return told
 
 
 # Compiled once for the table; each cell compiles its update only.
@@ -225,8 +243,8 @@ def learn(tx):
     """A loop by hand: the parameters, and how many units were replaced."""
     params, state, replaced = PARAMS, tx.init(PARAMS), 0
     for x, y in zip(XS, YS, strict=True):
-        grads, features = PLAIN_SLOPES(params, x, y)
-        updates, state = tx.update(grads, state, params, features=features)
+        grads, extra = PLAIN_SLOPES(params, x, y)
+        updates, state = tx.update(grads, state, params, **extra)
         params = optax.apply_updates(params, updates)
         flags = optax.tree.get_all_with_path(state, "replaced")
         replaced += sum(map(np.sum, jax.tree.leaves([flag for _, flag in flags])))
@@ -325,11 +343,11 @@ def test_multi_steps_inside(name):
 
 @EVERY
 def test_train_state(name):
-    """loplax.flax.TrainState hands the features on."""
+    """loplax.flax.TrainState hands the features on, and all else."""
     state = loplax_flax.TrainState.create(apply_fn=apply, params=PARAMS, tx=made(name))
     for x, y in zip(XS, YS, strict=True):
-        grads, features = PLAIN_SLOPES(state.params, x, y)
-        state = state.apply_gradients(grads=grads, features=features)
+        grads, extra = PLAIN_SLOPES(state.params, x, y)
+        state = state.apply_gradients(grads=grads, **extra)
     assert state.step == STEPS
     assert_same(state.params, name)
 
@@ -344,8 +362,8 @@ def test_nnx_optimizer(name):
     optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
     update = nnx.jit(lambda optimizer, *args, **extra: optimizer.update(*args, **extra))
     for x, y in zip(XS, YS, strict=True):
-        grads, features = NNX_SLOPES(model, x, y)
-        update(optimizer, model, grads, features=features)
+        grads, extra = NNX_SLOPES(model, x, y)
+        update(optimizer, model, grads, **extra)
     assert optimizer.step[...] == STEPS
     assert_same(nnx.state(model, nnx.Param), name)
 
@@ -360,8 +378,8 @@ def test_equinox(name):
     weights = lambda model: eqx.filter(model, eqx.is_inexact_array)
     state = tx.init(weights(model))
     for x, y in zip(XS, YS, strict=True):
-        grads, features = EQUINOX_SLOPES(model, x, y)
-        updates, state = tx.update(grads, state, weights(model), features=features)
+        grads, extra = EQUINOX_SLOPES(model, x, y)
+        updates, state = tx.update(grads, state, weights(model), **extra)
         model = eqx.apply_updates(model, updates)
     assert_same(weights(model), name)
 
@@ -369,13 +387,13 @@ def test_equinox(name):
 def test_a_plain_train_state_is_told_what_to_use():
     """flax's own state cannot pass features on; ours takes them, or none."""
     arguments = dict(apply_fn=apply, params=PARAMS)
-    grads, features = PLAIN_SLOPES(PARAMS, XS[0], YS[0])
+    grads, extra = PLAIN_SLOPES(PARAMS, XS[0], YS[0])
     tx = made("continual_backprop")
     plain = train_state.TrainState.create(tx=tx, **arguments)
     with pytest.raises(ValueError, match="needs features="):
-        plain.apply_gradients(grads=grads, features=features)
+        plain.apply_gradients(grads=grads, **extra)
     sgd = loplax_flax.TrainState.create(tx=SGD, **arguments)
-    assert sgd.apply_gradients(grads=grads, features=features).step == 1
+    assert sgd.apply_gradients(grads=grads, **extra).step == 1
 
 
 def test_train_state_with_fields_of_its_own():
@@ -384,13 +402,11 @@ def test_train_state_with_fields_of_its_own():
     class WithStatistics(loplax_flax.TrainState):
         batch_stats: dict
 
-    grads, features = PLAIN_SLOPES(PARAMS, XS[0], YS[0])
+    grads, extra = PLAIN_SLOPES(PARAMS, XS[0], YS[0])
     tx = made("continual_backprop")
     state = WithStatistics.create(
         apply_fn=apply, params=PARAMS, tx=tx, batch_stats={"mean": 0.0}
     )
-    new = state.apply_gradients(
-        grads=grads, features=features, batch_stats={"mean": 1.0}
-    )
+    new = state.apply_gradients(grads=grads, **extra, batch_stats={"mean": 1.0})
     assert new.batch_stats == {"mean": 1.0} and new.tx is tx
     assert jax.tree.structure(new) == jax.tree.structure(state)

@@ -64,6 +64,26 @@ def make_l2_init(groups, key, **numbers):
     return optax.chain(optim.l2_init(**numbers), optax.sgd(0.1))
 
 
+def make_a_gem(groups, key, **numbers):
+    tx = optax.chain(optim.a_gem(), optim.l2_init(**numbers), optax.sgd(0.1))
+
+    def update(grads, state, params=None, **extra):
+        reference = jax.tree.map(lambda g: -jnp.roll(g, 1, axis=-1), grads)
+        return tx.update(grads, state, params, reference=reference, **extra)
+
+    return optax.GradientTransformationExtraArgs(tx.init, update)
+
+
+def make_in_sessions(groups, key, **numbers):
+    tx = optim.frozen(optim.one_cycle(optax.adam(0.1), **numbers))
+
+    def update(grads, state, params=None, **extra):
+        first = jax.tree.map(lambda g: jnp.arange(g.shape[-1]) == 0, grads)
+        return tx.update(grads, state, params, progress=0.4, frozen=first, **extra)
+
+    return optax.GradientTransformationExtraArgs(tx.init, update)
+
+
 def make_adam(groups, key, **numbers):
     return optim.adam(units=groups, **numbers)
 
@@ -144,6 +164,16 @@ CASES = {
         {"shrink": (0.5, 0.9), "perturb_scale": (0.1, 0.3), "period": (1, 3)},
     ),
     "l2_init": Case(make_l2_init, {"weight_decay": (0.1, 0.9)}),
+    "a_gem": Case(make_a_gem, {"weight_decay": (0.1, 0.9)}),
+    "in_sessions": Case(
+        make_in_sessions,
+        {
+            "pct_start": (0.5, 0.3),
+            "div_factor": (25.0, 5.0),
+            "final_div_factor": (10.0, 2.0),
+        },
+        needs_params=False,
+    ),
     "adam": Case(
         make_adam,
         {"learning_rate": (0.1, 0.01), "b1": (0.9, 0.5), "b2": (0.999, 0.9)},
@@ -174,7 +204,7 @@ CASES = {
     ),
 }
 # Those whose course is not random, and those that draw other numbers in bfloat16.
-WITHOUT_KEY = {"l2_init", "adam", "wrappers", "regularizers"}
+WITHOUT_KEY = {"a_gem", "in_sessions", "l2_init", "adam", "wrappers", "regularizers"}
 NOISY = {"shrink_and_perturb", "ccbp", "upgd", "selective_weight_reinitialization"}
 # All other numbers enter the computation beside one of these.
 SWEEPS = [

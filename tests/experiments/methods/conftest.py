@@ -45,6 +45,13 @@ def _injected():
 
 
 INJECTED = _injected()
+# What transformations are told, beside gradients.
+TOLD = {
+    "progress": 0.4,
+    "old_outputs": False,
+    "beside_head": False,
+    "beside_adapters": False,
+}
 
 
 def sessions():
@@ -88,6 +95,17 @@ def configured(optimizer="sgd", **changes):
     return config
 
 
+def network(made, hparams):
+    """That of a method, of dense layers where it needs some."""
+    net = nets.MLP((8,), 2)
+    dense = supervised.stateless(
+        lambda key: net.init(key, jnp.zeros(SHAPE))["params"],
+        lambda params, x: net.apply({"params": params}, x),
+    )
+    plain = dense if "lora" in made.plugins else NETWORK
+    return building.network(made, plain, hparams, SHAPE)
+
+
 def transformation(made, hparams, **options):
     groups = INJECTED if "plasticity_injection" in made.plugins else GROUPS
     given = {"groups": groups, "initializer": INITIALIZER} | options
@@ -103,10 +121,11 @@ def program(tx, name):
         features = {group.name: jnp.zeros(8) for group in INJECTED}
     tx = optax.with_extra_args_support(tx)
 
-    def step(params, grads, features):
-        return tx.update(grads, tx.init(params), params, features=features)
+    def step(params, grads, reference, features):
+        extra = {"features": features, "reference": reference, **TOLD}
+        return tx.update(grads, tx.init(params), params, **extra)
 
-    closed = jax.make_jaxpr(step)(params, params, features)
+    closed = jax.make_jaxpr(step)(params, params, params, features)
     consts = [jax.random.key_data(c) if _is_key(c) else c for c in closed.consts]
     return re.sub("0x[0-9a-f]+", "", str(closed)), [np.asarray(c) for c in consts]
 
@@ -131,9 +150,9 @@ class Step(NamedTuple):
 
 def start(made, hparams):
     """The beginning of learning, and ``(step, x) -> step``."""
-    network = building.network(made, NETWORK, hparams, SHAPE)
+    net = network(made, hparams)
     tx = transformation(made, hparams)
-    tapped = units.tap(network.apply, has_aux=True)
+    tapped = units.tap(net.apply, has_aux=True)
 
     def loss(params, stats, x):
         (outputs, stats), features = tapped(params, stats, x)
@@ -142,10 +161,12 @@ def start(made, hparams):
     def learn(step, x):
         grad = jax.grad(loss, has_aux=True)
         grads, (stats, features) = grad(step.params, step.stats, x)
-        updates, opt = tx.update(grads, step.opt, step.params, features=features)
+        reference = jax.tree.map(jnp.flip, grads)
+        extra = {"features": features, "reference": reference, **TOLD}
+        updates, opt = tx.update(grads, step.opt, step.params, **extra)
         return Step(optax.apply_updates(step.params, updates), stats, opt)
 
-    params, stats = network.init(jax.random.key(0))
+    params, stats = net.init(jax.random.key(0))
     return Step(params, stats, tx.init(params)), learn
 
 

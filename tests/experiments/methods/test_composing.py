@@ -71,6 +71,8 @@ def listed(name):
     plugin = PLUGINS[name]
     if plugin.gradient:
         return "gradient"
+    if plugin.freezes:
+        return name  # in either order nothing of it moves
     first_or_last = plugin.last or plugin.rate_last
     return "wrap" if plugin.wrap and not first_or_last else name
 

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from experiments.methods import building, composing
+from experiments.methods import composing
 from experiments.methods.table import PLUGINS
 from loplax import nets, optim
 from loplax.optim import keys
@@ -59,6 +59,20 @@ OWN = {
     "input_normalization": {"decay_rate": (0.9, 0.5)},
     "plasticity_injection": {"injection_step": (3, 4)},
     "ema": {"decay_rate": (0.9, 0.5)},
+    "er": {"new_weight": (0.5, 0.9)},
+    "er_ace": {"new_weight": (0.5, 0.9)},
+    "mir": {"new_weight": (0.5, 0.9), "step_size": (0.1, 5.0)},
+    "der": {"alpha": (0.5, 0.9)},
+    "derpp": {"alpha": (0.5, 0.9), "beta": (0.5, 0.9)},
+    "lwf": {"temperature": (2.0, 4.0), "strength": (1.0, 0.5)},
+    "lora": {"alpha": (1.0, 2.0)},
+    "least_squares": {"ridge": (0.1, 0.2)},
+    "ncm": {"decay_rate": (0.9, 0.5)},
+    "one_cycle": {
+        "pct_start": (0.3, 0.6),
+        "div_factor": (25.0, 5.0),
+        "final_div_factor": (10.0, 2.0),
+    },
 }
 # With which a plugin does nothing.
 IDLE = {
@@ -84,7 +98,8 @@ CHOICES = {
 }
 OPTIMIZERS = [name for name, plugin in PLUGINS.items() if plugin.optimizer]
 NUMBERED = [name for name, plugin in PLUGINS.items() if plugin.numbers]
-LEARNING = [name for name in NUMBERED if not PLUGINS[name].keeper]
+# What needs sessions, see test_rehearsing.
+LEARNING = [n for n in NUMBERED if not PLUGINS[n].keeper and not PLUGINS[n].sessions]
 
 
 @functools.cache
@@ -170,15 +185,26 @@ ADDED = {
         optim.parseval_regularization(**own), {"w": True, "b": False, "v": False}
     ),
     "wasserstein": optim.wasserstein_regularization,
+    "a_gem": optim.a_gem,
 }
 AROUND = {
     "shrink_and_perturb": optim.shrink_and_perturb,
     "weight_clipping": optim.weight_clipping,
+    "one_cycle": optim.one_cycle,
     "nap": optim.normalize_and_project,
     "weight_resets": optim.selective_weight_reinitialization,
     "hare_tortoise": lambda inner, decay_rate, period: optim.hare_tortoise(
         inner, momentum=decay_rate, period=period, reset_inner=False
     ),
+}
+FROZEN = {
+    "freeze_old_outputs": "old_outputs",
+    "lora": "beside_adapters",
+    "head_only": "beside_head",
+}
+AROUND |= {
+    name: lambda inner, argument=argument, **_: optim.frozen(inner, argument=argument)
+    for name, argument in FROZEN.items()
 }
 RANDOM = ("shrink_and_perturb", "weight_resets")
 
@@ -243,9 +269,11 @@ def test_defaults_are_in_range(toy, optimizer):
     for name, plugin in PLUGINS.items():
         made = composing.method(config, name)
         toy.transformation(made, made.values)
-        building.network(made, toy.NETWORK, made.values, toy.SHAPE)
+        toy.network(made, made.values)
         toy.filled(made, made.values)
-        assert plugin.compared or plugin.optimizer or plugin.evaluated
+        elsewhere = plugin.evaluated or plugin.sessions
+        assert plugin.compared or plugin.optimizer or elsewhere
+        assert not (plugin.compared and elsewhere)
 
 
 TOO_HIGH = {
@@ -257,12 +285,17 @@ TOO_HIGH = {
     "rejection_threshold": 1.5,
     "factor": 1.0,
     "shrink": 1.5,
+    "new_weight": 1.5,
+    "pct_start": 1.5,
 }
 ALSO = {
     "period": (0, 1.5),
     "injection_step": (1.5,),
     "initial_threshold": (0.5,),
     "exponent": (0.5,),
+    "temperature": (0.5,),
+    "div_factor": (0.5,),
+    "final_div_factor": (0.5,),
 }
 
 
@@ -277,7 +310,7 @@ def test_bad_numbers_are_refused_by_name(toy, name):
             values = first(made) | {address: value}
             with pytest.raises(ValueError, match=rf"\b{number}\b"):
                 toy.transformation(made, values)
-                building.network(made, toy.NETWORK, values, toy.SHAPE)
+                toy.network(made, values)
                 toy.filled(made, values)
 
 

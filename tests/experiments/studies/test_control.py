@@ -30,7 +30,7 @@ NAME = "nonstationary_control"
 LEFT_OUT = [
     name
     for name, plugin in PLUGINS.items()
-    if any(getattr(plugin, slot) for slot in control.NOT_HERE)
+    if plugin.sessions or any(getattr(plugin, slot) for slot in control.NOT_HERE)
 ]
 METHODS = [name for name in PLUGINS if name not in LEFT_OUT]
 ENVS, STEPS = 2, 16

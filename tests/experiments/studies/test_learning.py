@@ -2,6 +2,7 @@
 
 import functools
 import importlib
+import re
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,8 @@ from experiments.permuted_mnist import config as images_configs
 from experiments.permuted_mnist import study as images
 from experiments.slowly_changing_regression import config as configs
 from experiments.slowly_changing_regression import study as regression
+from experiments.stability_gap import config as gap_configs
+from experiments.stability_gap import study as stability_gap
 from experiments.studies import learning
 from loplax import nets, supervised
 from loplax.optim import paths
@@ -95,11 +98,12 @@ def assert_learns_in_shape(study, config, name):
     )
     types = functools.partial(jax.tree.map, lambda x: (x.shape, x.dtype))
     assert types(after) == types(before)
-    assert found["loss"].shape == (10,)
+    stream = study.stream(study.data, study.numbers)
+    assert found["loss"].shape == (stream.chunk,)
 
 
-# Of the problems, this one tests nothing.
-METHODS = [name for name, plugin in PLUGINS.items() if not plugin.evaluated]
+# Of the problems, this one tests nothing, and has no sessions.
+METHODS = [n for n, p in PLUGINS.items() if not (p.evaluated or p.sessions)]
 NAMES = tuple(PLUGINS)
 # Each plugin with the one before it in the table, and with the seventh before it.
 PAIRS = [f"{one}+{NAMES[i - k]}" for k in (1, 7) for i, one in enumerate(NAMES)]
@@ -123,7 +127,39 @@ def test_pairs_learn_or_are_refused_by_name(quick, name):
     except ValueError as error:
         both = f"{one} and {other} both" in str(error)
         layerless = "linear" in name and "no hidden layer" in str(error)
-        assert both or layerless or "ema is tested" in str(error)
+        elsewhere = re.match(r"(\w+) (needs .* in sessions|is tested)", str(error))
+        assert both or layerless or elsewhere[1] in (one, other)
+
+
+IN_SESSIONS = [name for name, plugin in PLUGINS.items() if plugin.sessions]
+BESIDE = ("cbp", "ema", "plasticity_injection", "input_normalization", "full_reset")
+
+
+@pytest.fixture(scope="module")
+def gap(changed):
+    """A configuration and study of images that are learned in sessions."""
+    small = {"hidden": (4,), "steps": 4, "train_examples": 100, "observe": ()}
+    config = changed(gap_configs.get_config("smoke"), **small)
+    return stability_gap.make(config), config
+
+
+@pytest.mark.parametrize("name", IN_SESSIONS)
+def test_what_needs_sessions_learns_in_them(gap, name):
+    """Alone, and beside all that it does not clash with."""
+    assert_learns_in_shape(*gap, name)
+    for other in (*BESIDE, *IN_SESSIONS[: IN_SESSIONS.index(name)]):
+        try:
+            assert_learns_in_shape(*gap, f"{name}+{other}")
+        except ValueError as error:
+            clash = f"{name} and {other} both" in str(error)
+            assert clash or "has no embed" in str(error)
+
+
+@pytest.mark.parametrize("name", IN_SESSIONS)
+def test_what_needs_sessions_is_refused_without_any(quick, name):
+    study, config = regression.make(quick()), quick()
+    with pytest.raises(ValueError, match=f"^{name} needs a problem that is learned in"):
+        study.method(config, f"bp+{name}")
 
 
 def test_methods_of_the_injected_network_know_its_units(quick):
