@@ -399,8 +399,6 @@ def test_train_state_with_fields_of_its_own():
     state = WithStatistics.create(
         apply_fn=apply, params=PARAMS, tx=tx, batch_stats={"mean": 0.0}
     )
-    new = state.apply_gradients(
-        grads=grads, **extra, batch_stats={"mean": 1.0}
-    )
+    new = state.apply_gradients(grads=grads, **extra, batch_stats={"mean": 1.0})
     assert new.batch_stats == {"mean": 1.0} and new.tx is tx
     assert jax.tree.structure(new) == jax.tree.structure(state)
