@@ -76,7 +76,7 @@ def test_presets_can_be_run_and_are_not_changed_by_it(name, preset, monkeypatch)
     # Where the output layer is zeroed there is no plasticity injection.
     if supervised and "zero_head" not in study.at_task:
         chunk = study.stream(study.data, study.numbers).chunk
-        items = study.bins * study.chunks * chunk
+        items = study.bins * study.chunks * chunk // study.bins_per_chunk
         assert config.plasticity_injection.injection_step == items // 2
     if preset not in TRACED.get(name, ()):
         return
@@ -86,7 +86,8 @@ def test_presets_can_be_run_and_are_not_changed_by_it(name, preset, monkeypatch)
     after, found = jax.eval_shape(learner.segment, state, study.data)
     assert jax.tree.map(jnp.shape, after) == jax.tree.map(jnp.shape, state)
     shown = problems.part(name, "plot").FIGURE
-    assert found[shown.metric].shape == (bins,)
+    apart = (len(learner.subsets),) if learner.subsets else ()
+    assert found[shown.metric].shape == (bins, *apart)
     success = "accuracy" in shown.metric or shown.metric == "return"
     assert shown.higher_is_better == success
     assert shown.steps == ("examples" if supervised else "environment steps")
