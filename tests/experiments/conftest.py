@@ -126,10 +126,10 @@ def finished(small, files, tmp_path_factory):
 
 
 # Of ImageNet's thousand classes, four.
-SIZES = {  # classes, training images of a class, shape
-    "mnist": (10, 6_000, (28, 28, 1)),
-    "cifar100": (100, 500, (32, 32, 3)),
-    "imagenet32": (4, 700, (32, 32, 3)),
+SIZES = {  # classes, images of a class to learn from and to test on, shape
+    "mnist": (10, 6_000, 1_000, (28, 28, 1)),
+    "cifar100": (100, 500, 100, (32, 32, 3)),
+    "imagenet32": (4, 700, 100, (32, 32, 3)),
 }
 LOAD = datasets.load
 
@@ -137,9 +137,9 @@ LOAD = datasets.load
 def _black(name, data_dir=None):
     if name not in SIZES:
         return LOAD(name, data_dir)
-    classes, each, shape = SIZES[name]
+    classes, *numbers, shape = SIZES[name]
     made = []
-    for number in (each, 100):
+    for number in numbers:
         labels = np.arange(number * classes, dtype=np.int32) % classes
         made += [np.zeros((len(labels), *shape), np.uint8), labels]
     return datasets.Dataset(*made, classes)

@@ -98,33 +98,47 @@ RULES = {  # each counts new examples and those of the buffer in its own way
 }
 
 
-@functools.cache
-def run(part):
-    """Two runs side by side: the start, the items, and the state after each draw."""
-    made = problem(part, **RULES[part])
+def sessions_of(made):
+    """``key -> (start, (items, stream, state))`` of the three sessions: what is learned
+    from, with the stream as it is then, and where the run stands in the end.
+    """
     build = lambda hparams, key, data: made
 
-    @jax.jit
-    @jax.vmap
     def whole(key):
-        start = supervised.init(build, key, {})
-
-        def draw(state, _):
-            after, items = made.stream.draw(state.stream)
+        def one(state, _):
+            stream, items = made.stream.draw(state.stream)
             state, _ = supervised.segment(build, state, bins=1, fresh=False)
-            return state, (items, state)
+            return state, (items, stream, state)
 
-        return start, jax.lax.scan(draw, start, None, 3)[1]
+        start = supervised.init(build, key, {})
+        found = start, jax.lax.scan(one, start, None, 3)[1]
+        return jax.tree.map(opened, found)
 
-    keys = jax.random.split(jax.random.key(3), 2)
-    start, (items, after) = jax.device_get(jax.tree.map(_open, whole(keys)))
-    pick = lambda tree, *at: jax.tree.map(lambda x: x[at], tree)
-    return [(pick(start, i), pick(items, i), pick(after, i)) for i in range(2)]
+    return whole
 
 
-def _open(x):
+def opened(x):
     is_key = jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
     return jax.random.key_data(x) if is_key else x
+
+
+def pick(tree, *at):
+    return jax.tree.map(lambda x: x[at], tree)
+
+
+@functools.cache
+def runs(part):
+    """Two runs with other orders."""
+    whole = jax.jit(sessions_of(problem(part, **RULES[part])))
+    return [jax.device_get(whole(jax.random.key(seed))) for seed in (3, 4)]
+
+
+def began(part, task):
+    """A learner in a session, with the state and the first item that it had there."""
+    (_, (items, stream, after)), _ = runs(part)
+    state = pick(after, task - 1)._replace(stream=pick(stream, task))
+    state, item = jax.tree.map(jnp.asarray, (state, pick(items, task, 0)))
+    return problem(part, **RULES[part]), state, item
 
 
 # The same by hand: gradients by the outputs.
@@ -222,33 +236,33 @@ class ByHand:
         return grad - min(np.sum(grad * other), 0) / np.sum(other**2) * other
 
 
+def replay_by_hand(part, start, items, rules=None):
+    """The run after each session."""
+    hand = ByHand(part, start.params["w"])
+    hand.rules = rules or hand.rules
+    for task in range(3):
+        for i in range(STEPS):
+            hand.step(pick(items, task, i), task, start.stream.since)
+        hand.teacher = hand.w
+        yield task, hand
+
+
 @pytest.mark.parametrize("part", RULES, ids=lambda part: part.__name__)
 def test_runs_are_those_of_a_loop(part):
-    """Three sessions, in two runs with other orders."""
+    """And not those of plain rehearsal."""
     close = functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-4)
-    for start, items, after in run(part):
-        hand = ByHand(part, start.params["w"])
-        plain = ByHand(er, start.params["w"])
-        plain.rules = hand.rules
-        for task in range(3):
-            for i in range(STEPS):
-                item = jax.tree.map(lambda x, i=i, t=task: x[t, i], items)
-                hand.step(item, task, start.stream.since)
-                plain.step(item, task, start.stream.since)
-            hand.teacher = hand.w
+    for start, (items, _, after) in runs(part):
+        for task, hand in replay_by_hand(part, start, items):
             close(after.params["w"][task], hand.w)
-        assert part is er or np.abs(plain.w - hand.w).max() > 1e-3
         assert part is not a_gem or hand.opposed
+        *_, (_, plain) = replay_by_hand(er, start, items, RULES[part])
+        assert part is er or np.abs(plain.w - hand.w).max() > 1e-3
 
 
 @pytest.mark.parametrize("part", [der, derpp])
 def test_stored_logits_are_those_when_the_example_came(part):
-    for start, items, after in run(part):
-        hand = ByHand(part, start.params["w"])
-        for task in range(3):
-            for i in range(STEPS):
-                item = jax.tree.map(lambda x, i=i, t=task: x[t, i], items)
-                hand.step(item, task, start.stream.since)
+    for start, (items, _, after) in runs(part):
+        for task, hand in replay_by_hand(part, start, items):
             index = after.stream.buffer.index[task]
             found = after.memory["stored"][task]
             assert found.shape == (8, CLASSES) and (index >= 0).sum() >= 6
@@ -257,19 +271,21 @@ def test_stored_logits_are_those_when_the_example_came(part):
                 np.testing.assert_allclose(found[slot], wanted, rtol=1e-3, atol=1e-4)
 
 
-def began(part, task):
-    """A learner in a session, with the state and the first item that it had there."""
-    made = problem(part, **RULES[part])
-    build = lambda hparams, key, data: made
+def test_all_together_side_by_side():
+    """Each of two runs is the run alone, with memories of the same shapes."""
 
-    @jax.jit
-    def start(key):
-        state = supervised.init(build, key, {})
-        state, _ = supervised.segment(build, state, bins=task, fresh=False)
-        stream, items = made.stream.draw(state.stream)
-        return state._replace(stream=stream), jax.tree.map(lambda x: x[0], items)
+    def all_of_them(plain):
+        parts = derpp(plain), lwf(plain), a_gem(plain)
+        keepers = [keeper for part in parts for keeper in part.get("keepers", ())]
+        merged = {slot: own for part in parts for slot, own in part.items()}
+        return merged | {"keepers": tuple(keepers)}
 
-    return made, *start(jax.random.key(0))
+    whole = sessions_of(problem(all_of_them))
+    keys = jax.random.split(jax.random.key(0), 2)
+    both, alone = jax.jit(jax.vmap(whole))(keys), jax.jit(whole)
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
+    for i in range(2):
+        jax.tree.map(close, pick(both, i), alone(keys[i]))
 
 
 def test_a_session_begins_without_a_pull_of_the_teacher():
