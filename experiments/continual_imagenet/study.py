@@ -4,8 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.studies import images, learning
-from loplax import nets, streams, supervised
-from loplax.optim import checks
+from loplax import checks, nets, streams, supervised
 from loplax.streams import datasets
 from loplax.supervised import losses
 

@@ -10,7 +10,7 @@ import sys
 from absl import flags
 from ml_collections import config_flags
 
-from loplax.optim import checks
+from loplax import checks
 
 
 @contextlib.contextmanager

@@ -4,7 +4,7 @@ import importlib
 import pathlib
 from typing import Any
 
-from loplax.optim import checks
+from loplax import checks
 
 _ROOT = pathlib.Path(__file__).parents[1]
 NAMES = tuple(sorted(path.parent.name for path in _ROOT.glob("*/study.py")))

@@ -4,7 +4,7 @@ import csv
 import pathlib
 from collections.abc import Callable
 
-from loplax.optim import checks
+from loplax import checks
 
 
 def make(name: str, workdir: pathlib.Path, overwrite: bool = False) -> Callable:

@@ -7,8 +7,8 @@ import optax
 
 from experiments.methods.composing import Method
 from experiments.methods.plugin import Setting
-from loplax import streams
-from loplax.optim import checks, keys
+from loplax import checks, streams
+from loplax.optim import keys
 from loplax.supervised import Network, Problem
 
 

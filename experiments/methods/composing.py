@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from experiments.methods import settings
 from experiments.methods.plugin import Plugin
 from experiments.methods.table import NAMED, PLUGINS, Named
-from loplax.optim import checks
+from loplax import checks
 
 
 class Method(NamedTuple):

@@ -6,8 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from experiments.methods.plugin import Plugin
-from loplax import nets
-from loplax.optim import checks
+from loplax import checks, nets
 from loplax.supervised import Keeper, Network, tasks
 
 

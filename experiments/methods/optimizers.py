@@ -6,8 +6,7 @@ from collections.abc import Mapping
 import optax
 
 from experiments.methods.plugin import Plugin, Setting
-from loplax import optim
-from loplax.optim import checks
+from loplax import checks, optim
 
 
 def _decayed(make):

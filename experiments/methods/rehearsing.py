@@ -3,8 +3,7 @@
 from collections.abc import Callable
 
 from experiments.methods.plugin import Plugin
-from loplax import optim, streams
-from loplax.optim import checks
+from loplax import checks, optim, streams
 from loplax.supervised import distillation, replay, tasks
 
 # Of the buffer; what its settings mean, `loplax.streams.Rehearsal` says.

@@ -3,8 +3,7 @@
 import math
 
 from experiments.methods.plugin import Plugin
-from loplax import optim
-from loplax.optim import checks
+from loplax import checks, optim
 
 
 def _replacing(make):

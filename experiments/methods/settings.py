@@ -8,7 +8,7 @@ from typing import Any
 import ml_collections
 
 from experiments.methods.table import PLUGINS
-from loplax.optim import checks
+from loplax import checks
 
 # All methods of one plugin that are worth comparing.
 ALL = tuple(name for name, plugin in PLUGINS.items() if plugin.compared)

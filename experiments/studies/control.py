@@ -12,9 +12,8 @@ from gymnax.environments import spaces
 
 from experiments.methods import building, composing, settings
 from experiments.studies import defaults, learning
-from loplax import envs, nets, ppo, units
+from loplax import checks, envs, nets, ppo, units
 from loplax.envs import brax
-from loplax.optim import checks
 from loplax.ppo import policies
 from loplax.studies import sweep
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from experiments.studies import defaults
-from loplax.optim import checks
+from loplax import checks
 
 SIDE = 32
 

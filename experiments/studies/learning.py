@@ -9,8 +9,8 @@ import jax
 
 from experiments.methods import building, composing, settings
 from experiments.studies import defaults
-from loplax import nets, streams, supervised, units
-from loplax.optim import checks, paths
+from loplax import checks, nets, streams, supervised, units
+from loplax.optim import paths
 from loplax.studies import sweep
 from loplax.supervised import tasks
 from loplax.supervised.problem import Build, Network, Problem

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from loplax.optim import checks, paths, replacement
+from loplax import checks
+from loplax.optim import expected, paths, replacement
 
 
 class ScaleByUnitAdamState(NamedTuple):
@@ -29,7 +30,7 @@ def scale_by_unit_adam(
     units, b1=0.9, b2=0.999, eps=1e-8
 ) -> optax.GradientTransformationExtraArgs:
     """The scaling of `adam`, without its learning rate."""
-    groups = checks.groups(units, replaced=False)
+    groups = expected.groups(units, replaced=False)
     for name, value in (("b1", b1), ("b2", b2)):
         checks.in_range(name, value, 0, 1, below=True)
     checks.in_range("eps", eps)

@@ -6,8 +6,16 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from loplax import precision
-from loplax.optim import checks, keys, paths, placement, replacement, utilities, wrapper
+from loplax import checks, precision
+from loplax.optim import (
+    expected,
+    keys,
+    paths,
+    placement,
+    replacement,
+    utilities,
+    wrapper,
+)
 
 
 class CcbpState(NamedTuple):
@@ -106,9 +114,9 @@ def ccbp(
     checks.in_range("sharpness", sharpness)
     checks.in_range("threshold", threshold)
     checks.in_range("decay_rate", decay_rate, 0, 1)
-    is_due = checks.period(period)
+    is_due = expected.period(period)
     checks.typed_key(key)
-    groups = checks.groups(units)
+    groups = expected.groups(units)
     sizes = {group.name: group.size for group in groups}
     inner = optax.with_extra_args_support(inner)
 
@@ -132,7 +140,7 @@ def ccbp(
         return new, replacement_rate * jnp.minimum(1, fraction)
 
     def update(grads, state, params=None, **extra_args):
-        checks.required_params(params)
+        expected.required_params(params)
         wrapper.check(groups, params)
         placement.require_last(params)
         updates, inner_state = inner.update(grads, state.inner, params, **extra_args)

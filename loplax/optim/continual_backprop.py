@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from loplax.optim import checks, replacement, utilities, wrapper
+from loplax import checks
+from loplax.optim import replacement, utilities, wrapper
 
 Array = jax.Array
 

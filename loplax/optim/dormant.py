@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from loplax.optim import checks, wrapper
+from loplax import checks
+from loplax.optim import expected, wrapper
 
 
 class DormantStatistics(NamedTuple):
@@ -50,7 +51,7 @@ def below_layer_mean(
     """
     checks.in_range("threshold", threshold)
     checks.in_range("decay_rate", decay_rate, 0, 1, below=True)
-    is_due = checks.period(period)
+    is_due = expected.period(period)
 
     def new(group) -> DormantStatistics:
         zeros = jnp.zeros(group.size, jnp.float32)

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from loplax.optim import checks, paths, placement, replacement
+from loplax import checks
+from loplax.optim import expected, paths, placement, replacement
 
 
 class HareTortoiseState(NamedTuple):
@@ -73,7 +74,7 @@ def hare_tortoise(
       tortoise networks <https://arxiv.org/abs/2406.02596>`_, ICML 2024.
     """
     checks.in_range("momentum", momentum, 0, 1)
-    is_due = checks.period(period)
+    is_due = expected.period(period)
     inner = optax.with_extra_args_support(inner)
 
     def init(params):
@@ -81,7 +82,7 @@ def hare_tortoise(
         return HareTortoiseState(inner.init(params), tortoise, jnp.zeros((), jnp.int32))
 
     def update(grads, state, params=None, **extra_args):
-        checks.required_params(params)
+        expected.required_params(params)
         placement.require_last(params)
         updates, inner_state = inner.update(grads, state.inner, params, **extra_args)
         hare = optax.apply_updates(params, updates)

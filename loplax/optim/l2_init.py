@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from loplax.optim import checks, paths
+from loplax import checks
+from loplax.optim import expected, paths
 
 
 class L2InitState(NamedTuple):
@@ -54,7 +55,7 @@ def l2_init(weight_decay) -> optax.GradientTransformationExtraArgs:
 
     def update(grads, state, params=None, **extra_args):
         del extra_args
-        checks.required_params(params)
+        expected.required_params(params)
         wide = paths.at_least_float32
 
         def add(grad, param, initial):

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from loplax.optim import checks, paths, placement
+from loplax.optim import expected, paths, placement
 
 
 class NormalizeAndProjectState(NamedTuple):
@@ -70,7 +70,7 @@ def normalize_and_project(
 
     def update(grads, state, params=None, **extra_args):
         placement.require_last()
-        checks.required_params(params)
+        expected.required_params(params)
         updates, inner_state = inner.update(grads, state.inner, params, **extra_args)
 
         def project(update, param, norm):

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from loplax.optim import checks
+from loplax import checks
 
 
 def one_cycle(

@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from loplax.optim import checks, paths
+from loplax import checks
+from loplax.optim import expected, paths
 
 
 def parseval_regularization(
@@ -56,7 +57,7 @@ def parseval_regularization(
 
     def update(grads, state, params=None, **extra_args):
         del extra_args
-        checks.required_params(params)
+        expected.required_params(params)
 
         def add(grad, param):
             if not paths.is_weight(param):

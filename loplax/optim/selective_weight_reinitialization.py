@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from loplax import sharding
-from loplax.optim import checks, initializers, keys, paths, placement, replacement
+from loplax import checks, sharding
+from loplax.optim import expected, initializers, keys, paths, placement, replacement
 
 UTILITIES = {
     "gradient": lambda key, grad, weight: jnp.abs(grad * weight),
@@ -132,7 +132,7 @@ def selective_weight_reinitialization(
     high = 1 if pruning == "proportional" else jnp.inf
     checks.in_range("factor", factor, 0, high, below=True)
     checks.in_range("decay_rate", decay_rate, 0, 1, below=True)
-    is_due = checks.period(period)
+    is_due = expected.period(period)
     checks.typed_key(key)
     averaged = isinstance(decay_rate, jax.core.Tracer) or decay_rate > 0
     if averaged and utility == "random":
@@ -198,7 +198,7 @@ def selective_weight_reinitialization(
         return chosen
 
     def update(grads, state, params=None, **extra_args):
-        checks.required_params(params)
+        expected.required_params(params)
         placement.require_last(params)
         updates, inner_state = inner.update(grads, state.inner, params, **extra_args)
         count = optax.safe_increment(state.count)

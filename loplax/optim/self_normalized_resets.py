@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from loplax.optim import checks, dormant, wrapper
+from loplax import checks
+from loplax.optim import dormant, expected, wrapper
 
 
 class FiringStatistics(NamedTuple):
@@ -100,7 +101,7 @@ def self_normalized_resets(
     """
     checks.in_range("rejection_threshold", rejection_threshold, 0, 1)
     checks.in_range("initial_threshold", initial_threshold, 1)
-    is_due = checks.period(period)
+    is_due = expected.period(period)
 
     def new(group) -> FiringStatistics:
         full = lambda value: jnp.full(group.size, value, jnp.float32)

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from loplax.optim import checks, keys, paths
+from loplax import checks
+from loplax.optim import expected, keys, paths
 
 
 class ShrinkAndPerturbState(NamedTuple):
@@ -73,7 +74,7 @@ def shrink_and_perturb(
     """
     checks.in_range("shrink", shrink, 0, 1)
     checks.in_range("perturb_scale", perturb_scale)
-    is_due = checks.period(period)
+    is_due = expected.period(period)
     checks.typed_key(key)
     inner = optax.with_extra_args_support(inner)
 
@@ -82,7 +83,7 @@ def shrink_and_perturb(
         return ShrinkAndPerturbState(inner.init(params), count, keys.copy(key))
 
     def update(grads, state, params=None, **extra_args):
-        checks.required_params(params)
+        expected.required_params(params)
         updates, inner_state = inner.update(grads, state.inner, params, **extra_args)
         count = optax.safe_increment(state.count)
         due = is_due(count)

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from loplax.optim import checks, paths
+from loplax import checks
+from loplax.optim import expected, paths
 
 
 class SpectralRegularizationState(NamedTuple):
@@ -67,7 +68,7 @@ def spectral_regularization(
 
     def update(grads, state, params=None, **extra_args):
         del extra_args
-        checks.required_params(params)
+        expected.required_params(params)
         anchors = jax.tree.map(_iterate, params, state.anchors)
 
         def add(grad, param, anchor):

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from loplax.optim import checks, keys, paths
+from loplax import checks
+from loplax.optim import expected, keys, paths
 
 
 class UpgdState(NamedTuple):
@@ -98,7 +99,7 @@ def upgd(
 
     def update(grads, state, params=None, **extra_args):
         del extra_args
-        checks.required_params(params)
+        expected.required_params(params)
 
         wide = paths.at_least_float32  # in half precision products vanish
         now = jax.tree.map(lambda g, p: -wide(g) * wide(p), grads, params)

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from loplax import sharding
-from loplax.optim import checks, paths
+from loplax import checks, sharding
+from loplax.optim import expected, paths
 
 
 class WassersteinRegularizationState(NamedTuple):
@@ -64,7 +64,7 @@ def wasserstein_regularization(strength) -> optax.GradientTransformationExtraArg
 
     def update(grads, state, params=None, **extra_args):
         del extra_args
-        checks.required_params(params)
+        expected.required_params(params)
 
         def add(grad, param, initial):
             flat = sharding.whole(param).ravel()

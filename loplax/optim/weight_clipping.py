@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from loplax.optim import checks, paths, placement
+from loplax import checks
+from loplax.optim import expected, paths, placement
 
 
 class WeightClippingState(NamedTuple):
@@ -78,7 +79,7 @@ def weight_clipping(
 
     def update(grads, state, params=None, **extra_args):
         placement.require_last()
-        checks.required_params(params)
+        expected.required_params(params)
         updates, inner_state = inner.update(grads, state.inner, params, **extra_args)
 
         def clip(update, param, bound):

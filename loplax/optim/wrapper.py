@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from loplax import precision
-from loplax.optim import checks, keys, paths, placement, replacement
+from loplax import checks, precision
+from loplax.optim import expected, keys, paths, placement, replacement
 from loplax.units import checks as unit_checks
 
 Array = jax.Array
@@ -122,7 +122,7 @@ def replacing(
       ValueError: as `continual_backprop`.
     """
     checks.typed_key(key)
-    groups = checks.groups(units, bias_transfer=bias_transfer)
+    groups = expected.groups(units, bias_transfer=bias_transfer)
     bounds = {group.name: capacity(group.size) for group in groups}
     inner = optax.with_extra_args_support(inner)
 
@@ -150,12 +150,12 @@ def replacing(
         return keys.when(due, replace, step.base_key, step.count, "weights", operands)
 
     def update(grads, state, params=None, *, features=None, **extra_args):
-        checks.required_params(params)
+        expected.required_params(params)
         check(groups, params)
         placement.require_last(params, reads_features=method.needs_features)
         activations = {}
         if method.needs_features:
-            activations = checks.activations(groups, features)
+            activations = expected.activations(groups, features)
         inner_state = state.inner
         if reset_inner:
             inner_state = replacement.reset_state(

@@ -6,8 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import optax
 
-from loplax import units
-from loplax.optim import checks
+from loplax import checks, units
 from loplax.ppo import policies
 
 

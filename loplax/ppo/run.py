@@ -6,8 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from loplax import diagnostics, metrics, units
-from loplax.optim import checks
+from loplax import checks, diagnostics, metrics, units
 from loplax.ppo import acting, learning
 from loplax.ppo.problem import Build, Episodes, PPOState, Problem, check
 

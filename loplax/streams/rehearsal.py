@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from loplax.optim import checks
+from loplax import checks
 
 FILLS = ("after", "online", "before")
 WEIGHTINGS = ("examples", "sessions", "fixed")

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from loplax.optim import checks
+from loplax import checks
 from loplax.supervised import learning, replay
 from loplax.supervised.problem import Keeper, Problem, Seen, TrainState
 

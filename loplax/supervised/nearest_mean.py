@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from loplax.optim import checks
+from loplax import checks
 from loplax.supervised import learning
 from loplax.supervised.new_classes import kernel_path
 from loplax.supervised.problem import Keeper, Problem, Seen, TrainState

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from loplax.optim import checks
+from loplax import checks
 from loplax.supervised import evaluation
 from loplax.supervised.problem import Problem, TrainState
 from loplax.supervised.tasks import OnTask, in_head

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from loplax.optim import checks
+from loplax import checks
 from loplax.supervised import learning, losses
 from loplax.supervised.problem import Keeper, Problem, Seen, TrainState
 

@@ -5,8 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from loplax import streams
-from loplax.optim import checks
+from loplax import checks, streams
 from loplax.supervised import binning, learning
 from loplax.supervised.problem import Build, TrainState, check
 

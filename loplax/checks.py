@@ -1,0 +1,48 @@
+"""Checks of what the user hands over, before anything is computed."""
+
+import math
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from loplax import spelling
+
+
+def in_range(
+    name: str, value, low: float = 0.0, high: float = math.inf, *, below: bool = False
+) -> None:
+    """Raises ``ValueError`` unless ``low <= value <= high`` (``< high`` if ``below``).
+
+    Traced values pass: a sweep checks its settings before it traces them.
+    """
+    if isinstance(value, jax.core.Tracer):
+        return
+    value = np.asarray(value, dtype=float)
+    inside = (value >= low) & ((value < high) if below else (value <= high))
+    if not np.all(np.isfinite(value) & inside):
+        close = ")" if below or high == math.inf else "]"
+        raise ValueError(f"{name} must be in [{low:g}, {high:g}{close}, got {value}.")
+
+
+def whole(name: str, value, low: int) -> None:
+    """Raises ``ValueError`` unless ``value`` is whole and at least ``low``."""
+    in_range(name, value, low)
+    if not isinstance(value, jax.core.Tracer) and np.any(np.asarray(value) % 1):
+        raise ValueError(f"{name} must be a whole number, got {value}.")
+
+
+def one_of(name: str, value: str, known: Sequence[str]) -> None:
+    """Raises ``ValueError`` with the nearest known name unless ``value`` is known."""
+    if value not in known:
+        hint = spelling.hint(value, known)
+        raise ValueError(f"{name} must be one of {list(known)}, got {value!r}{hint}")
+
+
+def typed_key(key) -> None:
+    """Raises ``ValueError`` unless ``key`` is a typed random key."""
+    if not jnp.issubdtype(getattr(key, "dtype", None), jax.dtypes.prng_key):
+        raise ValueError(
+            f"key must be a typed key (jax.random.key(seed)), got {key!r}."
+        )
