@@ -139,6 +139,7 @@ BESIDE = ("cbp", "ema", "plasticity_injection", "input_normalization", "full_res
 def gap(changed):
     """A configuration and study of images that are learned in sessions."""
     small = {"hidden": (4,), "steps": 4, "train_examples": 100, "observe": ()}
+    small["plasticity_injection__injection_step"] = 4
     config = changed(gap_configs.get_config("smoke"), **small)
     return stability_gap.make(config), config
 
