@@ -22,6 +22,21 @@ PRESETS = {
     "many": "100 permutations of MNIST: does the gap deepen as plasticity is lost",
     "smoke": "seconds, on the digits; for tests",
 }
+# SGM, each of its parts alone, each left out, and what these are compared with.
+_PARTS = ("class_mean", "soft_targets", "lora", "freeze_old_outputs")
+SGM = (
+    "er+one_cycle",
+    "er",
+    *(f"er+{part}+one_cycle" for part in _PARTS),
+    "er+head_only+one_cycle",
+    *(
+        "+".join(["er", *(p for p in _PARTS if p != part), "one_cycle"])
+        for part in _PARTS
+    ),
+    "sgm+one_cycle",
+    "sgm",
+    "joint+one_cycle",
+)
 
 
 def get_config(preset: str = "laptop") -> ml_collections.ConfigDict:
@@ -49,6 +64,7 @@ def get_config(preset: str = "laptop") -> ml_collections.ConfigDict:
     config.steps = 300  # minibatches per session
     config.batch = 128
     config.hidden = (400, 400)
+    config.final_norm = False  # whether a layer norm stands before the output layer
     config.activation = "relu"  # relu, tanh, sigmoid, elu, leaky_relu, swish
     config.optimizer = "sgd"  # or another of experiments/methods
     config.new_optimizer = False  # whether it starts again in every session
@@ -90,13 +106,14 @@ def get_config(preset: str = "laptop") -> ml_collections.ConfigDict:
         config.dataset = "mnist+fashion_mnist"
         config.order, config.classes = "classes", (10, 2, 2, 2, 2, 2)
         config.subsets = "old_new"
-        config.train_examples, config.test_examples = 0, 2000
-        config.hidden, config.steps, config.every = (200, 200), 200, 5
-        config.pretrain.steps = 4000
-        config.optimizer, config.learning_rate = "adamw", 1e-3
+        config.train_examples, config.test_examples = 20_000, 1000
+        config.hidden, config.final_norm = (200, 200), True
+        config.steps, config.every = 100, 2
+        config.pretrain.steps = 2000
+        config.optimizer, config.adamw.learning_rate = "adamw", 1e-3
         config.adamw.weight_decay = 0.05
         config.new_optimizer = True
-        config.methods = ("er", "joint", "sgm")
+        config.methods = SGM
         config.er.capacity, config.er.weighting = 0, "examples"
         config.er.later = (96, 32, 128)
         config.joint.memory, config.joint.per_session = 256, False
@@ -104,12 +121,11 @@ def get_config(preset: str = "laptop") -> ml_collections.ConfigDict:
         config.order, config.sessions = "permutations", 100
         config.subsets, config.observe = "recent", ("features",)
         config.train_examples, config.test_examples = 2_000, 200
-        config.hidden, config.steps, config.every = (100, 100), 100, 5
+        config.hidden, config.steps, config.every = (100, 100), 100, 10
+        config.seeds = 3
         config.methods = ("bp", "cbp", "er", "er+cbp")
     if preset == "smoke":
         config.hidden, config.steps, config.seeds = (8,), 20, 2
         config.every = 4
-    sessions = len(config.classes if config.order == "classes" else config.degrees)
-    config.plasticity_injection.injection_step = sessions * config.steps // 2
     settings.add_sweep(config)
     return config.lock()

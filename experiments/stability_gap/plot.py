@@ -36,7 +36,8 @@ def _updates(dataset: xarray.Dataset) -> xarray.Dataset:
 
 def _joint(dataset: xarray.Dataset) -> str | None:
     """The arm of joint training, if there is one."""
-    return "joint" if "joint" in dataset["arm"].values else None
+    names = map(str, dataset["arm"].values)
+    return next((name for name in names if "joint" in name.split("+")), None)
 
 
 def _curves(dataset: xarray.Dataset, own, lines):

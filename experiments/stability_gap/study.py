@@ -56,6 +56,7 @@ def make(config, data_dir: str | None = None) -> learning.Study:
 
     def network(options) -> supervised.Network:
         options = {"activation": config.activation, **options}
+        options["final_norm"] = config.final_norm
         hidden = learning.widths(config.hidden, options["activation"])
         hidden = () if options.pop("linear", False) else hidden
         net = nets.MLP(hidden, classes, **options)

@@ -26,6 +26,7 @@ class MLP(nn.Module):
       activation: a name in ``ACTIVATIONS``. A unit of ``"crelu"`` has two outputs:
         halve ``hidden`` to keep the next layers' inputs as many (see `crelu`).
       normalization: ``"none"``, or ``"layer"`` for a layer norm before each activation.
+      final_norm: whether a layer norm stands before the output layer.
       kernel_init: initialiser of all kernels, ``(key, shape, dtype) -> array``; by
         default `kaiming_uniform`, of the activation and, for the outputs, ``"linear"``.
       small: whether to compute the layers as `units.sum_of_products`.
@@ -45,6 +46,7 @@ class MLP(nn.Module):
     outputs: int
     activation: str = "relu"
     normalization: str = "none"
+    final_norm: bool = False
     kernel_init: jax.nn.initializers.Initializer | None = None
     small: bool = False
 
@@ -76,6 +78,8 @@ class MLP(nn.Module):
             if self.normalization == "layer":
                 x = nn.LayerNorm(name=f"norm_{i}")(x)
             x = activate(x)
+        if self.final_norm:
+            x = nn.LayerNorm(name="final_norm")(x)
         init = self.kernel_init or layers.kaiming_uniform("linear")
         output = nn.Dense(self.outputs, kernel_init=init, name="output", **dot)
         return x, output(x)
