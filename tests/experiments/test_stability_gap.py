@@ -1,0 +1,176 @@
+"""The stability gap: what its configurations mean, and a small study."""
+
+import jax
+import numpy as np
+import pytest
+
+from experiments.figures import figures, table
+from experiments.stability_gap import config as configs
+from experiments.stability_gap import plot, study
+from experiments.studies import pretraining
+from loplax.streams import datasets
+from loplax.supervised import losses, stateless
+
+pytestmark = pytest.mark.usefixtures("quick_compile")
+NAME = "stability_gap"
+
+
+@pytest.fixture(scope="module")
+def tiny(changed):
+    """``(a__b=value) -> config`` of the digits, in few steps."""
+    sizes = {"seeds": 2, "steps": 6, "every": 2, "hidden": (5,), "batch": 8}
+    return lambda **new: changed(configs.get_config("smoke"), **(sizes | new))
+
+
+def sessions(made, seed=0):
+    """The session of every training example, by its place in the data."""
+    state = made.stream(made.data, {}).init(jax.random.key(seed))
+    found = np.empty(state.order.size, int)
+    sizes = np.diff(state.starts)
+    found[np.asarray(state.order)] = np.repeat(np.arange(sizes.size), sizes)
+    return found
+
+
+def test_rotations_are_sessions_of_the_same_images(tiny):
+    made = study.make(tiny(order="rotations", degrees=(0, 90), subsets="sessions"))
+    (images, labels), _ = made.data
+    own = sessions(made)
+    digits = datasets.load("digits")
+    np.testing.assert_array_equal(own, np.repeat([0, 1], 1500))
+    np.testing.assert_array_equal(labels, np.tile(digits.train_labels, 2))
+    turned = np.rot90(digits.train_images[:, :, :, 0], axes=(1, 2)).reshape(1500, -1)
+    np.testing.assert_array_equal(images[1500:], turned)
+    assert made.stream(made.data, {}).test.subsets == ("0", "1")
+    assert (made.bins, made.bins_per_chunk) == (6, 3)
+
+
+def test_permutations_and_parts_are_sessions(tiny):
+    many = study.make(tiny(order="permutations", sessions=3, subsets="recent"))
+    np.testing.assert_array_equal(sessions(many), np.repeat([0, 1, 2], 1500))
+    parts = study.make(tiny(order="data", sessions=3))
+    assert np.bincount(sessions(parts)).tolist() == [500] * 3
+    assert (sessions(parts) != sessions(parts, 1)).any()
+
+
+def test_classes_come_in_an_order_of_each_run(tiny):
+    made = study.make(tiny(classes=(4, 3, 3)))
+    labels = made.data[0][1]
+    orders = set()
+    for seed in range(3):
+        own = sessions(made, seed)
+        of_class = tuple(int(own[labels == c][0]) for c in range(10))
+        assert np.bincount(of_class).tolist() == [4, 3, 3]
+        np.testing.assert_array_equal(own, np.array(of_class)[labels])
+        orders.add(of_class)
+    assert len(orders) > 1
+
+
+@pytest.mark.parametrize(
+    ("new", "message"),
+    [
+        ({"order": "rotation"}, "did you mean 'rotations'"),
+        ({"classes": (6, 3)}, "must sum to 10 classes"),
+        ({"train_examples": 2000}, "there are 1500 examples, not 2000"),
+        ({"test_examples": -1}, "number of examples"),
+        ({"every": 4}, "positive multiple of every"),
+        ({"subsets": "olds"}, "subsets must be one of"),
+        ({"dataset": "digits+digit"}, "did you mean 'digits'"),
+    ],
+)
+def test_what_cannot_be_run_is_refused(tiny, new, message):
+    with pytest.raises(ValueError, match=message):
+        made = study.make(tiny(**new))
+        made.stream(made.data, {})
+
+
+@pytest.fixture
+def kept(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return tmp_path / "loplax" / "pretrained"
+
+
+NETWORK = stateless(
+    lambda key: {"output": {"kernel": jax.random.normal(key, (4, 3))}},
+    lambda params, x: x @ params["output"]["kernel"],
+)
+X = np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32)
+DATA = X, (X[:, 0] > 0).astype(np.int32)
+HOW = {"steps": 150, "batch": 16, "learning_rate": 0.1, "weight_decay": 0.0}
+
+
+def pretrain(data=DATA, **how):
+    how = {**HOW, "progress": False, **how}
+    return pretraining.pretrained(NETWORK, losses.cross_entropy, data, **how)
+
+
+def test_a_network_is_trained_once_for_all(kept, monkeypatch):
+    """The same call finds it; other data or settings make another."""
+    first = pretrain()
+    outputs = DATA[0] @ first[0]["output"]["kernel"]
+    assert np.mean(outputs.argmax(1) == DATA[1]) > 0.95
+    pretrain(steps=101), pretrain((DATA[0][1:], DATA[1][1:]))
+    assert len(list(kept.glob("*.npz"))) == len(list(kept.iterdir())) == 3
+    monkeypatch.setattr(pretraining, "_train", None)
+    jax.tree.map(np.testing.assert_array_equal, pretrain(), first)
+
+
+def test_outputs_of_new_classes_are_not_known(kept):
+    known = pretrain(steps=1)
+    begun = pretraining.begun(NETWORK, known, "output", 2)
+    for seed in range(2):
+        key = jax.random.key(seed)
+        kernel = begun.init(key)[0]["output"]["kernel"]
+        np.testing.assert_array_equal(
+            kernel[:, :2], known[0]["output"]["kernel"][:, :2]
+        )
+        drawn = NETWORK.init(key)[0]["output"]["kernel"]
+        np.testing.assert_array_equal(kernel[:, 2], drawn[:, 2])
+
+
+@pytest.fixture(scope="module")
+def found(tiny, launched):
+    methods = ("bp", "joint", "er+ema")
+    return launched(None, NAME, tiny(methods=methods))
+
+
+def test_a_pretrained_study_begins_after_its_base(tiny, launched, kept):
+    new = {"methods": ("bp",), "classes": (5, 5), "hidden": (32,), "seeds": 1}
+    new |= {"pretrain__steps": 200, "pretrain__learning_rate": 0.01}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pretraining, "CHUNK", 200)
+        found = launched(None, NAME, tiny(**new)).isel(arm=0, seed=0)
+    assert found["task"].values.tolist() == [1.0] * 3
+    start = found["test_accuracy_start"].isel(bin=0).to_series()
+    assert start["base"] > 0.7 and start["base"] == start["old"]
+    assert start["new"] < 0.5 and kept.exists()
+
+
+def test_the_table_says_what_a_switch_costs(found):
+    shown = table.frame(found, plot.FIGURE)
+    assert shown["arm"].tolist() == ["bp", "joint", "er+ema", "er+ema (ema)"]
+    columns = ["stability gap", "plasticity gap", "knowledge gap", "drop on old"]
+    assert {*columns, "accuracy at the end"} <= {*shown.columns}
+    # By hand: the mean of 1 - a / a* over the second session, a* of joint training.
+    old = found["test_accuracy"].sel(subset="old").values[:, :, 3:]
+    gap = np.mean(1 - old / old[1, :, -1:], axis=(1, 2))
+    cells = shown["stability gap"][:3].astype(float)
+    np.testing.assert_allclose(cells, gap, atol=2e-3)
+
+
+def test_all_figures_are_drawn(found):
+    drawn = figures.draw(found, plot.FIGURE)
+    assert {"figure", "gap", "cost"} <= drawn.keys() and "switches" not in drawn
+    labels = [text.get_text() for text in drawn["gap"].legends[0].get_texts()]
+    assert len(labels) == 4 and "joint" in labels
+    titles = [axes.get_title() for axes in drawn["gap"].axes]
+    assert "of the first session" in titles and "of all so far" in titles
+
+
+def test_many_sessions_have_a_figure_of_their_own(tiny, launched):
+    new = {"order": "permutations", "sessions": 10, "subsets": "recent"}
+    sizes = {"steps": 2, "methods": ("bp",), "observe": ("features",)}
+    dataset = launched(None, NAME, tiny(**new, **sizes))
+    figure = figures.draw(dataset, plot.FIGURE, only="switches")["switches"]
+    titles = [axes.get_title() for axes in figure.axes]
+    assert titles[:2] == ["drop on old", "accuracy on new at the end"]
+    assert "dead units" in titles
