@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from loplax import branch
-from loplax.streams import base, rehearsal
+from loplax.streams import base, minibatches, rehearsal
 from loplax.streams.rehearsal import Buffer, Rehearsal
 from loplax.streams.splits import Split
 
@@ -29,28 +29,6 @@ SUBSETS = {
         "all": lambda own, now, last: (own == now - 1) | (own == now),
     },
 }
-
-
-class Minibatch(NamedTuple):
-    """What a step learns from.
-
-    Attributes:
-      index: numbers of the examples, int32 ``[examples]``.
-      counts: whether they count, bool ``[examples]``.
-      is_new: whether they are drawn from the session, and not the buffer, bool
-        ``[examples]``.
-      slot: where the example comes from in the buffer, or is put, int32
-        ``[examples]``; the capacity where it is neither.
-      number: of the minibatch in its session, from 0, int32 scalar.
-      session: numbers of their sessions, int32 ``[examples]``.
-    """
-
-    index: jax.Array
-    counts: jax.Array
-    is_new: jax.Array
-    slot: jax.Array
-    number: jax.Array
-    session: jax.Array
 
 
 class SessionsState(NamedTuple):
@@ -145,7 +123,7 @@ def sessions(
     rules = rules._replace(new=batch if rules.new is None else rules.new)
     rehearsal.check(rules)
     capacity = min(rules.capacity or examples, examples)
-    composed = _composition(rules, split.sessions)
+    composed = minibatches.composition(rules, split.sessions)
     ends = np.cumsum(steps)
     before = int(np.argmax(np.array(steps) > 0))  # sessions without steps
     chunk = math.gcd(*steps)
@@ -215,7 +193,7 @@ def sessions(
         new = _shown(state, task, within, composed, split, chunk)
         state = state._replace(key=key, task=task, step=state.step + chunk)
         keys = jax.random.split(key_items, chunk)
-        compose = functools.partial(_compose, composed, number, rules, task)
+        compose = functools.partial(minibatches.compose, composed, number, rules, task)
 
         def one(buffer, each):
             (index, is_first), key, within = each
@@ -236,7 +214,7 @@ def sessions(
         return scaled(train[0], item.index), label_of(item.index)
 
     def weights(state, item) -> jax.Array:
-        return _weights(rules, state.task, item)
+        return minibatches.weights(rules, state.task, item)
 
     def test_at(state, places):
         index = state.tested[places]
@@ -304,17 +282,6 @@ def scaled(inputs: jax.Array, index: jax.Array) -> jax.Array:
     return chosen / 255.0 if inputs.dtype == jnp.uint8 else chosen
 
 
-def _composition(rules: Rehearsal, number: int) -> np.ndarray:
-    """Examples of a minibatch: new, of the buffer, of its base; ``[sessions, 3]``."""
-    sessions = np.arange(number)
-    more = sessions + (rules.fill == "before") if rules.per_session else 1
-    rows = np.stack(np.broadcast_arrays(rules.new, rules.memory * more, 0 * sessions))
-    rows = rows.T.copy()
-    if rules.later:
-        rows[2:] = rules.later
-    return rows
-
-
 def _shown(
     state: SessionsState,
     task: jax.Array,
@@ -341,54 +308,6 @@ def _shown(
     number = jnp.minimum(jnp.arange(batch), most - 1)
     wanted = (within + jnp.arange(chunk))[:, None] * new + number
     return state.order[first + place[wanted - begin]], wanted < size
-
-
-def _compose(
-    composed: np.ndarray,
-    number: jax.Array,
-    rules: Rehearsal,
-    task: jax.Array,
-    buffer: Buffer,
-    new: jax.Array,
-    within: jax.Array,
-    key: jax.Array,
-) -> Minibatch:
-    """A minibatch of new examples and those of the buffer."""
-    key_memory, key_base = jax.random.split(key)
-    until = jnp.cumsum(jnp.asarray(composed)[task])
-    filled = buffer.index != rehearsal.EMPTY
-    between = filled & (buffer.session > 0) & (buffer.session < task)
-    apart = bool(rules.later) & (task > 1)
-    flags = jnp.where(apart, between, filled)
-    slot = rehearsal.pick(key_memory, flags, number.size)
-    if rules.later:
-        is_base = filled & (buffer.session == 0)
-        of_base = rehearsal.pick(key_base, is_base, number.size)
-        slot = jnp.where(number >= until[1], of_base, slot)
-    is_new = number < until[0]
-    there = slot < filled.size
-    place = jnp.minimum(slot, filled.size - 1)
-    kept = jnp.maximum(buffer.index[place], 0)
-    return Minibatch(
-        index=jnp.where(is_new, new, kept),
-        counts=is_new | (there & (number < until[2])),
-        is_new=is_new,
-        slot=jnp.where(is_new, filled.size, slot),
-        number=within,
-        session=jnp.where(is_new, task, buffer.session[place]),
-    )
-
-
-def _weights(rules: Rehearsal, task: jax.Array, item: Minibatch) -> jax.Array:
-    """How much each example counts; they sum to 1."""
-    parts = [item.counts & item.is_new, item.counts & ~item.is_new]
-    sizes = [jnp.sum(part) for part in parts]
-    if rules.weighting == "examples":
-        return item.counts / jnp.maximum(sum(sizes), 1)
-    share = rules.new_weight if rules.weighting == "fixed" else 1 / (task + 1)
-    share = jnp.where(sizes[1] == 0, 1.0, jnp.where(sizes[0] == 0, 0.0, share))
-    shares = jnp.stack([share, 1 - share]) / jnp.maximum(jnp.stack(sizes), 1)
-    return parts[0] * shares[0] + parts[1] * shares[1]
 
 
 def _check(train, test, split, steps, subsets, batch, test_batch, probe) -> None:
