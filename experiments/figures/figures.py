@@ -89,8 +89,8 @@ def draw(
         gap = flat[f"{kind}_first"] - flat[f"{kind}_fresh"]
         flat["gap"] = -gap if shown.higher_is_better else gap
     names = list(dict.fromkeys(map(str, whole["method"].values)))
-    # Of a comparison of directories each method has that of its own after its name.
-    bare = {name: name.partition(" (")[0] for name in names}
+    # Behind a method's name there may be a directory, a choice, or what is tested.
+    bare = {name: name.partition(" ")[0] for name in names}
     labels = {n: composing.label(m) + n.removeprefix(m) for n, m in bare.items()}
     colours = {name: composing.colour(method) for name, method in bare.items()}
     own = looks.assign(looks.arms(flat), labels, colours)

@@ -11,7 +11,7 @@ import ml_collections
 import numpy as np
 
 from experiments.launch import devices, outcome, problems
-from experiments.methods import settings
+from experiments.methods import composing, settings
 from experiments.methods.table import PLUGINS
 from experiments.studies import learning
 from loplax import spelling
@@ -166,10 +166,12 @@ def launch(
     configs = problems.part(problem, "config")
     known = preset if preset in configs.PRESETS else next(iter(configs.PRESETS))
     usual = configs.get_config(known)  # also if the user has a file with other presets
+    plugins = {name: composing.method(config, name).plugins for name in methods}
+    variants = settings.variants(config, plugins)
     on_cpu = found[0].platform == "cpu"
     dataset = sweep.run(
         workdir,
-        {name: study.method(config, name) for name in methods},
+        {variant: study.method(own, name) for variant, name, own in variants},
         key=jax.random.key(config.seed),
         num_seeds=config.seeds,
         num_segments=number,

@@ -1,8 +1,9 @@
 """The sections of a configuration that say what methods do, and what is swept."""
 
+import itertools
 import math
 import numbers
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import ml_collections
@@ -12,6 +13,12 @@ from loplax import checks
 
 # All methods of one plugin that are worth comparing.
 ALL = tuple(name for name, plugin in PLUGINS.items() if plugin.compared)
+# The choices of all plugins by address.
+_CHOICES = {
+    f"{name}.{choice}": value
+    for name, plugin in PLUGINS.items()
+    for choice, value in plugin.choices.items()
+}
 # The defaults of all plugins by address.
 DEFAULTS = {
     f"{name}.{setting}": value
@@ -43,6 +50,9 @@ def add_methods(config: ml_collections.ConfigDict) -> None:
 def add_sweep(config: ml_collections.ConfigDict, *others: str) -> None:
     """Adds the values to sweep, none: all combinations run, of what a method uses.
 
+    Numbers are traced, and swept within one program; each combination of choices, such
+    as the size of a buffer, is a method of its own, see `variants`.
+
     Args:
       config: the configuration, complete.
       *others: addresses of further numbers that can be swept.
@@ -56,7 +66,8 @@ def add_sweep(config: ml_collections.ConfigDict, *others: str) -> None:
             section = section[part]
         section[name] = ()
     for name, plugin in PLUGINS.items():
-        own = sorted(set(config.get(name, ())) - set(plugin.choices))
+        held = [n for n, value in plugin.choices.items() if isinstance(value, tuple)]
+        own = sorted(set(config.get(name, ())) - set(held))
         if own:
             config.sweep[name] = dict.fromkeys(own, ())
 
@@ -73,11 +84,51 @@ def swept(config: ml_collections.ConfigDict) -> dict[str, list[float]]:
     Raises:
       ValueError: for a value that is no finite number.
     """
-    found = {at: list(values) for at, values in flatten(config.sweep) if len(values)}
+    found = {at: values for at, values in _asked(config) if at not in _CHOICES}
     for address, values in found.items():
         for value in values:
             if not isinstance(value, numbers.Real) or not math.isfinite(value):
                 raise ValueError(f"{address} takes finite numbers only, got {value!r}.")
+    return found
+
+
+def _asked(config) -> list[tuple[str, list]]:
+    """Addresses that have values to sweep, with these."""
+    return [(at, list(values)) for at, values in flatten(config.sweep) if len(values)]
+
+
+def variants(config, methods: Mapping[str, Iterable[str]]) -> list[tuple]:
+    """The methods to run: each in all combinations of its swept choices.
+
+    Args:
+      config: the configuration.
+      methods: for every method its plugins.
+
+    Returns:
+      ``(name, method, configuration)`` each: ``er er.capacity=100`` is the method
+      ``er`` in a configuration with that capacity.
+
+    Raises:
+      ValueError: for a value of another type than the default's, or a choice that no
+        method has.
+    """
+    asked = {at: values for at, values in _asked(config) if at in _CHOICES}
+    used = {plugin for plugins in methods.values() for plugin in plugins}
+    for address, values in asked.items():
+        default = _CHOICES[address]
+        if any(type(value) is not type(default) for value in values):
+            raise ValueError(f"{address} takes such as {default!r}, got {values}.")
+        if address.partition(".")[0] not in used:
+            raise ValueError(f"no method of {list(methods)} has {address}.")
+    found = []
+    for name, plugins in methods.items():
+        own = {at: v for at, v in asked.items() if at.partition(".")[0] in plugins}
+        for point in itertools.product(*own.values()):
+            changed = config.copy_and_resolve_references()
+            for address, value in zip(own, point, strict=True):
+                changed.update_from_flattened_dict({address: value})
+            ends = [f" {at}={value}" for at, value in zip(own, point, strict=True)]
+            found.append((name + "".join(ends), name, changed))
     return found
 
 
