@@ -248,3 +248,38 @@ def test_labels_and_colours_of_products():
         assert mixed == composing.colour("+".join(pair[::-1]))
         ends = np.sort([channels(composing.colour(name)) for name in pair], axis=0)
         assert (ends[0] <= channels(mixed)).all() and (channels(mixed) <= ends[1]).all()
+
+
+def test_each_combination_of_swept_choices_is_a_method(toy):
+    """Of the methods that have them; numbers are swept within one."""
+    sweep = {"er": {"capacity": (5, 7)}, "cbp": {"utility": ("contribution",)}}
+    config = toy.configured(sweep=sweep | {"learning_rate": (0.1, 0.2)})
+    plugins = {
+        name: composing.method(config, name).plugins for name in ("bp", "er", "cbp+er")
+    }
+    found = settings.variants(config, plugins)
+    assert [(variant, name) for variant, name, _ in found] == [
+        ("bp", "bp"),
+        ("er er.capacity=5", "er"),
+        ("er er.capacity=7", "er"),
+        ("cbp+er cbp.utility=contribution er.capacity=5", "cbp+er"),
+        ("cbp+er cbp.utility=contribution er.capacity=7", "cbp+er"),
+    ]
+    made = [composing.method(own, name).choices for _, name, own in found]
+    assert [one["er"]["capacity"] for one in made[1:]] == [5, 7, 5, 7]
+    assert [one["cbp"]["utility"] for one in made[3:]] == ["contribution"] * 2
+    assert settings.swept(config) == {"learning_rate": [0.1, 0.2]}
+    assert config.er.capacity == toy.configured().er.capacity
+
+
+@pytest.mark.parametrize(
+    ("sweep", "message"),
+    [
+        ({"er": {"capacity": (5.0,)}}, "er.capacity takes such as 2000"),
+        ({"der": {"capacity": (5,)}}, r"no method of \['er'\] has der.capacity"),
+    ],
+)
+def test_choices_that_cannot_be_swept_are_refused(toy, sweep, message):
+    config = toy.configured(sweep=sweep)
+    with pytest.raises(ValueError, match=message):
+        settings.variants(config, {"er": composing.method(config, "er").plugins})

@@ -30,9 +30,10 @@ def test_every_number_can_be_swept_and_is_not_at_first(toy):
     assert swept.keys() == numbers | {"learning_rate"}
 
 
-def test_choices_are_not_swept(toy):
+def test_choices_are_swept_but_for_lists(toy):
     config = toy.configured()
-    assert "utility" in config.cbp and "utility" not in config.sweep.cbp
+    assert config.sweep.cbp.utility == config.sweep.er.capacity == ()
+    assert "later" in config.er and "later" not in config.sweep.er
 
 
 def test_numbers_that_a_section_adds_can_be_swept_too(toy):
