@@ -39,7 +39,7 @@ def run(model, x):
 def numbers(tree):
     """All state of a module or tree, keys as their numbers."""
     is_key = lambda x: jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
-    leaves = jax.tree.leaves(nnx.as_pure(nnx.state(tree)))
+    leaves = jax.tree.leaves(nnx.to_pure_dict(nnx.state(tree)))
     return [jax.random.key_data(x) if is_key(x) else x for x in leaves]
 
 
@@ -178,7 +178,7 @@ def test_equinox_module_as_it_is(inference):
 def test_paths_are_those_of_what_the_optimiser_sees():
     """nnx.Optimizer(wrt=nnx.Param) and filtered Equinox models: the same names."""
     net = Net(0)
-    seen = paths.by_path(nnx.as_pure(nnx.state(net, nnx.Param))).leaves
+    seen = paths.by_path(nnx.to_pure_dict(nnx.state(net, nnx.Param))).leaves
     used = {
         record.path
         for group in units.find(run, net, X)
