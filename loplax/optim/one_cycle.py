@@ -73,6 +73,7 @@ def one_cycle(
             raise ValueError(
                 f"update needs {argument}=..., the part of the steps made."
             )
+        progress = jnp.asarray(progress, jnp.float32)
         updates, state = inner.update(grads, state, params, **extra_args)
         rising = _cosine(first, 1, progress, pct_start)
         falling = _cosine(1, last, progress - pct_start, 1 - pct_start)

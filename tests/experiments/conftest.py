@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from experiments.launch import devices, running
+from experiments.studies import pretraining
 from loplax.streams import datasets
 from loplax.studies import runs
 
@@ -128,6 +129,7 @@ def finished(small, files, tmp_path_factory):
 # Of ImageNet's thousand classes, four.
 SIZES = {  # classes, images of a class to learn from and to test on, shape
     "mnist": (10, 6_000, 1_000, (28, 28, 1)),
+    "fashion_mnist": (10, 6_000, 1_000, (28, 28, 1)),
     "cifar100": (100, 500, 100, (32, 32, 3)),
     "imagenet32": (4, 700, 100, (32, 32, 3)),
 }
@@ -146,6 +148,12 @@ def _black(name, data_dir=None):
 
 
 @pytest.fixture
-def black_images(monkeypatch):
-    """Black images in the numbers and sizes of the sets that need a download."""
+def black_images(monkeypatch, tmp_path):
+    """Black images in the numbers and sizes of the sets that need a download.
+
+    Nothing is learned from them before a study.
+    """
     monkeypatch.setattr(datasets, "load", _black)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    begin = lambda network, *_: network.init(jax.random.key(0))
+    monkeypatch.setattr(pretraining, "_train", begin)

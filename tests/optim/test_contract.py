@@ -68,14 +68,14 @@ def make_a_gem(groups, key, **numbers):
     tx = optax.chain(optim.a_gem(), optim.l2_init(**numbers), optax.sgd(0.1))
 
     def update(grads, state, params=None, **extra):
-        reference = jax.tree.map(lambda g: -jnp.roll(g, 1, axis=-1), grads)
+        reference = jax.tree.map(lambda g: -(g + 0.3), grads)
         return tx.update(grads, state, params, reference=reference, **extra)
 
     return optax.GradientTransformationExtraArgs(tx.init, update)
 
 
 def make_in_sessions(groups, key, **numbers):
-    tx = optim.frozen(optim.one_cycle(optax.adam(0.1), **numbers))
+    tx = optim.frozen(optim.one_cycle(optax.sgd(0.1, 0.9), **numbers))
 
     def update(grads, state, params=None, **extra):
         first = jax.tree.map(lambda g: jnp.arange(g.shape[-1]) == 0, grads)

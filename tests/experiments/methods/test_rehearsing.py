@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from experiments.methods import building, composing
+from experiments.methods.rehearsing import REHEARSING
 from experiments.methods.table import PLUGINS
 from loplax import streams, supervised
 from loplax.streams import rehearsal
@@ -17,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("quick_compile")
 # Of every number another value; the first is the default.
 OTHER = {"new_weight": 0.9, "step_size": 20.0, "alpha": 0.9, "beta": 0.9}
 OTHER |= {"temperature": 4.0, "strength": 0.5}
-NUMBERED = [n for n, p in PLUGINS.items() if p.sessions and p.numbers]
+NUMBERED = [n for n, p in REHEARSING.items() if p.numbers]
 # Small enough for the twelve examples of a session of the toy problem.
 SIZES = {"capacity": 6, "memory": 8, "replayed": 1, "weighting": "fixed"}
 
