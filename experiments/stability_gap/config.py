@@ -53,7 +53,7 @@ def get_config(preset: str = "laptop") -> ml_collections.ConfigDict:
     """
     settings.check_preset(preset, PRESETS)
     config = ml_collections.ConfigDict()
-    config.methods = ("bp", "joint", "er", "er+ema", "cbp", "er+cbp")
+    config.methods = ("bp", "joint", "er", "er+a_gem", "er+ema", "cbp", "er+cbp")
     config.dataset = "mnist"  # of loplax.streams.datasets; several joined by +
     config.order = "rotations"  # rotations, permutations, classes or data
     config.degrees = (0, 80, 160)  # of rotations
