@@ -185,7 +185,9 @@ def label(name: str) -> str:
 
 def colour(name: str) -> str:
     """The colour of a method: the mixture of its plugins', as ``#rrggbb``."""
-    mixed = [_shown(each).colour for each in name.split("+")]
+    shown = [_shown(each) for each in name.split("+")]
+    mixed = [each.colour for each in shown if each.tints]
+    mixed = mixed or [each.colour for each in shown]
     channels = [[int(c[i : i + 2], 16) for c in mixed] for i in (1, 3, 5)]
     means = [math.sqrt(sum(v * v for v in values) / len(mixed)) for values in channels]
     return "#" + "".join(f"{round(mean):02x}" for mean in means)

@@ -176,6 +176,7 @@ CONSOLIDATING = {
         {"pct_start": 0.3, "div_factor": 25.0, "final_div_factor": 1e4},
         wrap=_one_cycle,
         extra_args=_progress,
+        tints=False,
         **_HERE,
     ),
     # Rebuffi et al. 2017, Lapacz et al. 2025: the class with the nearest mean embedding

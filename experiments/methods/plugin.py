@@ -67,6 +67,8 @@ class Plugin(NamedTuple):
       on_task: ``(problem, **own) -> `` one of ``Problem.on_task``.
       draws_output: whether it cannot begin with output weights of 0.
       sessions: whether it needs a problem that is learned in sessions.
+      tints: whether its colour is mixed with those of the plugins beside it;
+        that of what most methods of a problem have would tell nothing apart.
       compared: whether it is among all methods, when these are compared.
     """
 
@@ -97,4 +99,5 @@ class Plugin(NamedTuple):
     on_task: Callable | None = None
     draws_output: bool = False
     sessions: bool = False
+    tints: bool = True
     compared: bool = True

@@ -43,6 +43,7 @@ REHEARSING = {
         {"new_weight": 0.5},
         {**REPLAYED, "weighting": "sessions"},
         stream=_rehearsed(),
+        tints=False,
         **_HERE,
     ),
     # All data so far at every step, as many examples for each session.

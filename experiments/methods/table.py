@@ -23,11 +23,13 @@ class Named(NamedTuple):
       plugins: their names, joined by ``+``.
       label: what figures call it.
       colour: its colour, the same in every figure.
+      tints: as that of a plugin.
     """
 
     plugins: str
     label: str
     colour: str
+    tints: bool = True
 
 
 NAMED = {

@@ -47,6 +47,8 @@ def _curves(dataset: xarray.Dataset, own, lines):
     kinds = [name for name in SUBSETS if name in found]
     switches = dict.fromkeys([*changes[:1], *changes[-1:]])
     labels = [look.label for look in own.values()]
+    if len(own) > figures.GROUP:
+        lines = [*lines, "means alone, as the methods are many"]
     figure, many = panels.panels(
         len(kinds) + len(switches),
         columns=2,
@@ -57,14 +59,15 @@ def _curves(dataset: xarray.Dataset, own, lines):
         ],
         legend=labels,
     )
+    band = len(own) <= figures.GROUP
     for axes, name in zip(many, kinds, strict=False):
-        plots.curves(axes, found, name, own)
+        plots.curves(axes, found, name, own, band=band)
         axes.set_title(f"of {SUBSETS[name]}", fontsize=9)
         _over_updates(axes, changes)
     for axes, switch in zip(many[len(kinds) :], switches, strict=True):
         close = (found["step"] > switch - CLOSE / 5) & (found["step"] <= switch + CLOSE)
         part = found.isel(bin=close.values)
-        plots.curves(axes, part, kinds[0], own)
+        plots.curves(axes, part, kinds[0], own, band=band)
         axes.set_title(
             f"of {SUBSETS[kinds[0]]}, {CLOSE} updates after {switch:.0f}", fontsize=9
         )
@@ -86,12 +89,17 @@ def _gaps(dataset: xarray.Dataset, own, lines):
     reference = "joint training" if joint else "the value before the session"
     lines = [*lines, f"gaps to {reference}, lower is better; intervals over the seeds"]
     report = continual.report(_updates(dataset), joint=joint)
+    own = {
+        arm: look._replace(label=panels.wrapped(look.label))
+        for arm, look in own.items()
+    }
+    height = max(look.label.count("\n") + 1 for look in own.values())
     figure, many = panels.panels(
         len(shown) + 1,
         columns=3,
-        size=(2.6, 0.5 + 0.24 * len(own)),
+        size=(2.6, 0.5 + (0.1 + 0.14 * height) * len(own)),
         margins=panels.Margins(left=0.3),
-        names=panels.beside([look.label for look in own.values()]),
+        names=panels.beside([look.label for look in own.values()]) - 0.3,
         lines=lines,
     )
     for i, (axes, (name, values)) in enumerate(zip(many, shown.items(), strict=False)):
@@ -114,7 +122,7 @@ def _recovered(axes, report: xarray.Dataset, own) -> None:
         axes.step(x, y, where="post", color=look.colour, ls=look.style, lw=1.4)
     axes.set_ylim(0, 1.02)
     axes.yaxis.set_major_formatter(ticker.PercentFormatter(1))
-    axes.set_title("switches recovered, by updates after the lowest", fontsize=9)
+    axes.set_title("switches recovered, by updates", fontsize=9)
     axes.grid(alpha=0.25, lw=0.5)
     axes.tick_params(labelsize=8)
 
