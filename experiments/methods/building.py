@@ -7,7 +7,7 @@ import optax
 
 from experiments.methods.composing import Method
 from experiments.methods.plugin import Setting
-from loplax import checks, streams
+from loplax import checks, optim, streams
 from loplax.optim import keys
 from loplax.supervised import Network, Problem
 
@@ -20,6 +20,7 @@ def transformation(
     groups,
     initializer,
     schedule: Callable = lambda rate: rate,
+    restarts: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
     """Builds the transformation of a method.
 
@@ -30,6 +31,7 @@ def transformation(
       groups: the hidden layers.
       initializer: distribution of re-drawn weights, or one per path.
       schedule: makes of a learning rate what the optimiser takes.
+      restarts: whether the optimiser begins anew in every session.
 
     Returns:
       The transformation: what is done to gradients, then the optimiser, and around it
@@ -55,6 +57,8 @@ def transformation(
     numbers["learning_rate"] = 1.0 if rate_last else rate
     optimizer = made.plugins[made.optimizer].optimizer
     tx = optimizer(setting(made.optimizer), **numbers)
+    if restarts or any(plugin.restarts for plugin in made.plugins.values()):
+        tx = optim.restartable(tx)
     for each, build in _filled(made, "gradient"):
         tx = optax.chain(build(setting(each), **_given(made, each, hparams)), tx)
     for each, build in _filled(made, "wrap"):
@@ -70,7 +74,12 @@ def _filled(made: Method, slot: str) -> Iterable[tuple[str, Callable]]:
 
     The learning rate belongs to the optimiser, so what delays it comes first.
     """
-    order = lambda item: (item[1].last, item[1].freezes, not item[1].rate_last)
+
+    def order(item) -> tuple[bool, ...]:
+        plugin = item[1]
+        scales = plugin.rate_last or plugin.scales_rate
+        return plugin.last, plugin.freezes, not scales, not plugin.rate_last
+
     ordered = sorted(made.plugins.items(), key=order)
     return [(n, getattr(p, slot)) for n, p in ordered if getattr(p, slot)]
 

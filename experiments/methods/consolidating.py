@@ -81,7 +81,7 @@ def _beside_adapters(problem: Problem, **own) -> dict[str, Callable]:
 
 def _merged(problem: Problem, *, alpha, rank, without) -> Callable:
     """Adapters become part of the weights, and begin anew with the optimiser."""
-    restart = tasks.reset_optimizer(problem, optim.FrozenState)
+    restart = tasks.reset_optimizer(problem)
 
     def on_task(state, key):
         params = nets.merge_low_rank(state.params, key, alpha / rank)
@@ -151,7 +151,8 @@ CONSOLIDATING = {
         "#e6550d",
         {"alpha": 1.0},
         {"rank": 16, "without": ("output",)},
-        **_FREEZING,
+        **{**_FREEZING, "claims": ("learning_weights", "mean_of_weights")},
+        restarts=True,
         maintains=lambda layer: not layer.startswith(f"{ADAPTERS}/"),
         wrap=_frozen("beside_adapters"),
         around=_adapted,
@@ -176,6 +177,7 @@ CONSOLIDATING = {
         {"pct_start": 0.3, "div_factor": 25.0, "final_div_factor": 1e4},
         wrap=_one_cycle,
         extra_args=_progress,
+        scales_rate=True,
         tints=False,
         **_HERE,
     ),
@@ -187,6 +189,6 @@ CONSOLIDATING = {
         {"decay_rate": 0.9},
         keeper=nearest_mean.keeper,
         evaluated=lambda problem, decay_rate: nearest_mean.evaluated(problem),
-        compared=False,
+        **_HERE,
     ),
 }

@@ -100,6 +100,7 @@ NETWORKS = {
         "#bcbd22",
         {"decay_rate": 0.999},
         compared=False,  # it needs something to be tested on
+        claims=("mean_of_weights",),  # of adapters, a mean would be of their factors
         keeper=_ema,
         evaluated=lambda problem, decay_rate: {
             "ema": lambda state: tuple(state.memory["ema"])

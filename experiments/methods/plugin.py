@@ -67,6 +67,9 @@ class Plugin(NamedTuple):
       on_task: ``(problem, **own) -> `` one of ``Problem.on_task``.
       draws_output: whether it cannot begin with output weights of 0.
       sessions: whether it needs a problem that is learned in sessions.
+      restarts: whether the optimiser begins anew in every session.
+      scales_rate: whether it scales what the optimiser does, and so wraps it before all
+        that does something beside.
       tints: whether its colour is mixed with those of the plugins beside it;
         that of what most methods of a problem have would tell nothing apart.
       compared: whether it is among all methods, when these are compared.
@@ -99,5 +102,7 @@ class Plugin(NamedTuple):
     on_task: Callable | None = None
     draws_output: bool = False
     sessions: bool = False
+    restarts: bool = False
+    scales_rate: bool = False
     tints: bool = True
     compared: bool = True

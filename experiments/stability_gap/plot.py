@@ -10,7 +10,8 @@ import xarray
 from matplotlib import ticker
 
 from experiments.figures import figures
-from loplax.studies import continual, panels, plots, views
+from loplax import metrics
+from loplax.studies import continual, panels, plots, results, views
 
 SUBSETS = {
     "first": "the first session",
@@ -37,7 +38,8 @@ def _updates(dataset: xarray.Dataset) -> xarray.Dataset:
 def _joint(dataset: xarray.Dataset) -> str | None:
     """The arm of joint training, if there is one."""
     names = map(str, dataset["arm"].values)
-    return next((name for name in names if "joint" in name.split("+")), None)
+    is_joint = lambda name: "joint" in name.partition(" ")[0].split("+")
+    return next(filter(is_joint, names), None)
 
 
 def _curves(dataset: xarray.Dataset, own, lines):
@@ -132,16 +134,17 @@ def _switches(dataset: xarray.Dataset, own, lines):
     report = continual.report(_updates(dataset))
     if report.sizes["session"] < MANY:
         return None
-    ends = dataset["task"].isel(arm=0, seed=0).diff("bin").values != 0
-    ends = dataset.isel(bin=np.flatnonzero(np.append(ends, True)))
+    task = results.counting(dataset, "task").transpose("arm", "seed", "bin").values
+
+    def at_ends(name) -> xarray.DataArray:
+        values = results.counting(dataset, name).transpose("arm", "seed", "bin").values
+        ends = metrics.accuracy_matrix(values[..., None], task, report.sizes["session"])
+        return report["average_accuracy"].copy(data=ends[..., 0])
+
     shown = {
         "drop on old": report["drop_depth"].sel(subset="old"),
         "accuracy on new at the end": report["accuracy"].sel(subset="new"),
-        **{
-            title: ends[name].rename(bin="session")
-            for name, title in OBSERVED.items()
-            if name in ends
-        },
+        **{title: at_ends(name) for name, title in OBSERVED.items() if name in dataset},
     }
     labels = [look.label for look in own.values()]
     figure, many = panels.panels(len(shown), columns=2, lines=lines, legend=labels)
@@ -176,7 +179,8 @@ def _about(config: dict) -> str:
         "permutations": f"{config['sessions']} permutations of the pixels",
         "data": f"random parts in {config['sessions']} sessions",
     }
-    return f"{config['dataset']}, {what[config['order']]}"
+    scaled = "; SGM's protocol, scaled" if config["pretrain"]["steps"] else ""
+    return f"{config['dataset']}, {what[config['order']]}{scaled}"
 
 
 FIGURE = figures.Figure(

@@ -27,6 +27,19 @@ def make(config, data_dir: str | None = None) -> learning.Study:
     """
     checks.one_of("order", config.order, ORDERS)
     train, test, classes = _examples(config, data_dir)
+    if config.pretrain.steps and (
+        config.order not in ("classes", "data") or not config.classes
+    ):
+        raise ValueError(
+            "what is learned before all runs are the first of the classes: order must "
+            f"be classes or data, and classes be given; got {config.order!r} and "
+            f"{config.classes}."
+        )
+    if config.order == "data" and config.subsets != "old_new":
+        raise ValueError(
+            "random parts of the data are tested together: subsets must be old_new, "
+            f"got {config.subsets!r}."
+        )
     base = config.classes[0] if config.pretrain.steps else 0
     if config.order in ("rotations", "permutations"):
         train, test, split = _domains(config, train, test)

@@ -224,6 +224,7 @@ def problem(study: Study, config, name: str) -> Build:
             groups=maintained,
             initializer=initializers,
             schedule=study.schedule,
+            restarts="new_optimizer" in study.at_task,
         )
         network = building.network(made, plain, hparams, shape)
         learned = Problem(

@@ -1,8 +1,10 @@
 """Networks that know something before a study begins, trained once and kept."""
 
+import hashlib
 import json
 import os
 import pathlib
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -33,8 +35,8 @@ def pretrained(
 ) -> Any:
     """Trains a network by AdamW with a one-cycle schedule, once and for all.
 
-    What was trained is kept in the user's cache, under a name made of the data, the
-    shapes of the weights and all settings.
+    What was trained is kept in the user's cache, under a name made of the data, what
+    the network computes, the shapes of its weights and all settings.
 
     Args:
       network: the network.
@@ -50,7 +52,11 @@ def pretrained(
       ``(params, stats)`` as NumPy arrays.
     """
     start = jax.eval_shape(network.init, jax.random.key(0))
+    example = jnp.zeros((1, *data[0].shape[1:]))
+    program = str(jax.make_jaxpr(network.apply)(*start, example))
+    program = re.sub("0x[0-9a-f]+", "", program)  # addresses of functions
     about = {
+        "network": hashlib.blake2b(program.encode()).hexdigest(),
         "data": identity.digest(data),
         "shapes": {
             name: [list(x.shape), str(x.dtype)]

@@ -1,5 +1,6 @@
 """Low-rank adapters: a second, narrow path around every dense layer of a network."""
 
+import zlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -83,7 +84,8 @@ def low_rank(
 
     def start(key: jax.Array) -> tuple[dict, Any]:
         params, stats = init(key)
-        adapters = _new(jax.random.fold_in(key, 1), shapes, rank, params)
+        key_adapters = jax.random.fold_in(key, zlib.crc32(NAME.encode()))
+        adapters = _new(key_adapters, shapes, rank, params)
         return params | {NAME: adapters}, stats
 
     def wrap(function: Callable) -> Callable:

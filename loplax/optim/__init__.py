@@ -18,6 +18,8 @@ from loplax.optim.parseval_regularization import (
 from loplax.optim.redo import redo as redo
 from loplax.optim.regrama import regrama as regrama
 from loplax.optim.replacement import PerUnit as PerUnit
+from loplax.optim.restartable import RestartableState as RestartableState
+from loplax.optim.restartable import restartable as restartable
 from loplax.optim.selective_weight_reinitialization import (
     selective_weight_reinitialization as selective_weight_reinitialization,
 )

@@ -1,5 +1,6 @@
 """Weights that do not learn for a while: rows of classes that are known, say."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -24,6 +25,7 @@ def frozen(
     *,
     argument: str = "frozen",
     exact: bool = True,
+    beside: Sequence[str] = ("reference",),
 ) -> optax.GradientTransformationExtraArgs:
     r"""Wraps an optimiser so that some weights stay as they are, step by step.
 
@@ -45,6 +47,9 @@ def frozen(
         broadcasts to the leaves that it is for.
       exact: whether the updates are 0 too. Otherwise only gradients are, and a decay
         still shrinks what is frozen, as in the code of Harun & Kanan.
+
+      beside: names of further arguments of ``update`` that are gradients too, such as
+        the reference of `a_gem`, and are stopped likewise.
 
     Returns:
       The transformation.
@@ -81,6 +86,7 @@ def frozen(
             )
         flags = jax.tree.broadcast(flags, grads)
         stop = lambda tree: jax.tree.map(_zero, flags, tree)
+        extra_args |= {n: stop(extra_args[n]) for n in beside if n in extra_args}
         updates, new = inner.update(stop(grads), state.inner, params, **extra_args)
         return stop(updates) if exact else updates, FrozenState(new)
 

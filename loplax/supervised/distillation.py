@@ -137,11 +137,11 @@ def stored_outputs(problem: Problem, name: str) -> Keeper:
     """
 
     def init(state: TrainState) -> jax.Array:
-        inputs, _ = jax.eval_shape(problem.stream.probe, state.stream)
-        predict = problem.network.predict
-        outputs = jax.eval_shape(predict, state.params, state.stats, inputs)
-        capacity = state.stream.buffer.index.size
-        return jnp.zeros((capacity, *outputs.shape[1:]), outputs.dtype)
+        # What is known from the start is in the buffer already.
+        inputs, _ = problem.stream.example(state.stream, state.stream.buffer)
+        outputs = problem.network.predict(state.params, state.stats, inputs)
+        there = state.stream.buffer.index >= 0
+        return jnp.where(there[:, None], outputs, 0)
 
     def on_step(state: TrainState, seen: Seen) -> TrainState:
         outputs, item = state.memory[name], seen.item

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from loplax import branch, supervised
+from loplax import branch, optim, supervised
 from loplax.supervised.problem import Keeper, Problem, TrainState
 from loplax.units import paths
 
@@ -88,24 +88,23 @@ def reset_all(problem: Problem) -> OnTask:
     return on_task
 
 
-def reset_optimizer(problem: Problem, part: type | None = None) -> OnTask:
-    """At a new task the transformation starts again, with its schedules.
+def reset_optimizer(problem: Problem) -> OnTask:
+    """At a new task the optimiser starts again, with its schedules.
+
+    What stands around it, and what it draws or remembers of units, goes on.
 
     Args:
-      problem: the problem.
-      part: type of those of its states that start again, with all inside them; an
-        `optim.FrozenState`, say. By default it is the whole.
+      problem: the problem; its optimiser is marked by `optim.restartable`.
 
     Returns:
       One of ``Problem.on_task``.
     """
-    restarts = lambda state: part is not None and isinstance(state, part)
+    restarts = lambda state: isinstance(state, optim.RestartableState)
+    choose = lambda old, new: new if restarts(old) else old
 
     def on_task(state: TrainState, key: jax.Array) -> TrainState:
-        opt = problem.tx.init(state.params)
-        if part is not None:
-            choose = lambda old, new: new if restarts(old) else old
-            opt = jax.tree.map(choose, state.opt, opt, is_leaf=restarts)
+        new = problem.tx.init(state.params)
+        opt = jax.tree.map(choose, state.opt, new, is_leaf=restarts)
         return state._replace(opt=opt)
 
     return on_task

@@ -74,6 +74,9 @@ def test_classes_come_in_an_order_of_each_run(tiny):
         ({"test_examples": -1}, "number of examples"),
         ({"every": 4}, "positive multiple of every"),
         ({"subsets": "olds"}, "subsets must be one of"),
+        ({"order": "data", "subsets": "sessions"}, "subsets must be old_new"),
+        ({"order": "rotations", "pretrain__steps": 1}, "order must be classes or data"),
+        ({"classes": (), "pretrain__steps": 1}, "classes be given"),
         ({"dataset": "digits+digit"}, "did you mean 'digits'"),
     ],
 )
@@ -110,6 +113,10 @@ def test_a_network_is_trained_once_for_all(kept, monkeypatch):
     assert np.mean(outputs.argmax(1) == DATA[1]) > 0.95
     pretrain(steps=101), pretrain((DATA[0][1:], DATA[1][1:]))
     assert len(list(kept.glob("*.npz"))) == len(list(kept.iterdir())) == 3
+    other = NETWORK._replace(apply=lambda p, s, x: (NETWORK.predict(p, s, x) ** 2, s))
+    how = {**HOW, "progress": False}
+    pretraining.pretrained(other, losses.cross_entropy, DATA, **how)
+    assert len(list(kept.iterdir())) == 4
     monkeypatch.setattr(pretraining, "_train", None)
     jax.tree.map(np.testing.assert_array_equal, pretrain(), first)
 

@@ -144,3 +144,13 @@ def test_replaced_units_start_again_where_the_rest_is_frozen():
     moved = np.abs(np.asarray(updates["w"])).max(axis=0) > 0
     np.testing.assert_array_equal(moved, state.replaced["w"])
     assert moved.tolist() == [False, False, False, True]
+
+
+def test_a_reference_is_stopped_where_the_gradient_is():
+    """Else A-GEM would project by weights that do not learn, and too little."""
+    tx = optim.frozen(optax.chain(optim.a_gem(), optax.sgd(1.0)))
+    params, grads = jnp.zeros(2), jnp.array([1.0, 5.0])
+    reference, flags = jnp.array([-1.0, 3.0]), jnp.array([False, True])
+    told = {"reference": reference, "frozen": flags}
+    updates, _ = tx.update(grads, tx.init(params), params, **told)
+    np.testing.assert_allclose(updates, [0.0, 0.0], atol=1e-7)

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from loplax import streams, supervised
+from loplax import optim, streams, supervised
 from loplax.supervised import losses, tasks
 from loplax.supervised.problem import Network, Problem
 
@@ -200,3 +200,15 @@ def test_early_stopping_needs_something_to_stop_by():
     problem = Problem(stream, None, None, None, ())
     with pytest.raises(ValueError, match="validation.*accuracy"):
         tasks.early_stopping(problem)
+
+
+def test_only_the_optimiser_starts_again_with_a_session():
+    """What stands around it remembers, and draws on."""
+    inner = optim.restartable(optax.adam(0.1))
+    tx = optax.with_extra_args_support(
+        optax.chain(inner, optax.scale_by_schedule(lambda count: 1.0))
+    )
+    state = started()._replace(opt=None)
+    opt = jax.tree.map(lambda x: x + 3, tx.init(state.params))
+    new = tasks.reset_optimizer(problem(tx=tx))(state._replace(opt=opt), None).opt
+    assert_same(new, (inner.init(state.params), opt[1]))
