@@ -39,7 +39,7 @@ REHEARSING = {
     # Experience replay, Chaudhry et al. 2019; a session counts as in Hess et al. 2023.
     "er": Plugin(
         "replay",
-        "#2171b5",
+        "#c51b8a",
         {"new_weight": 0.5},
         {**REPLAYED, "weighting": "sessions"},
         stream=_rehearsed(),
