@@ -173,7 +173,7 @@ CONSOLIDATING = {
     # itself, and falls, once in every session.
     "one_cycle": Plugin(
         "one cycle",
-        "#7f7f7f",
+        "#4a6374",
         {"pct_start": 0.3, "div_factor": 25.0, "final_div_factor": 1e4},
         wrap=_one_cycle,
         extra_args=_progress,

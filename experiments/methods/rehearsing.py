@@ -39,7 +39,7 @@ REHEARSING = {
     # Experience replay, Chaudhry et al. 2019; a session counts as in Hess et al. 2023.
     "er": Plugin(
         "replay",
-        "#c51b8a",
+        "#e31a8c",
         {"new_weight": 0.5},
         {**REPLAYED, "weighting": "sessions"},
         stream=_rehearsed(),
