@@ -200,7 +200,8 @@ def problem(study: Study, config, name: str) -> Build:
             raise ValueError(
                 f"{each} cannot start with an output layer that is set to 0."
             )
-        if plugin.evaluated and not study.stream(study.data, study.numbers).test:
+        tests = plugin.sessions or study.stream(study.data, study.numbers).test
+        if plugin.evaluated and not tests:
             raise ValueError(f"{each} is tested, and this problem tests nothing.")
     plain = study.network(made.options)
     shapes = _shapes(plain)
