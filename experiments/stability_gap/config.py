@@ -13,8 +13,8 @@ from experiments.studies import defaults
 
 # What each preset is for; the first is the default.
 PRESETS = {
-    "laptop": "rotated MNIST, reduced, 5 seeds, every update evaluated; ten minutes",
-    "digits": "6 classes of handwritten digits, then 4, no download; a minute",
+    "laptop": "rotated MNIST, reduced, 5 seeds, every update evaluated",
+    "digits": "6 classes of handwritten digits, then 4, no download; two minutes",
     "rotated": "rotated MNIST at the size of van de Ven's code",
     "pretrained": (
         "MNIST, then Fashion-MNIST in 5 sessions; scaled protocol of SGM, all its parts"

@@ -35,11 +35,12 @@ def _updates(dataset: xarray.Dataset) -> xarray.Dataset:
     return dataset.assign_coords(step=dataset["step"] / batch)
 
 
-def _joint(dataset: xarray.Dataset) -> str | None:
-    """The arm of joint training, if there is one."""
+def _report(dataset: xarray.Dataset) -> tuple[xarray.Dataset, str | None]:
+    """The report of a study, times in updates, and the joint arm, if there is one."""
     names = map(str, dataset["arm"].values)
     is_joint = lambda name: "joint" in name.partition(" ")[0].split("+")
-    return next(filter(is_joint, names), None)
+    joint = next(filter(is_joint, names), None)
+    return continual.report(_updates(dataset), joint=joint), joint
 
 
 def _curves(dataset: xarray.Dataset, own, lines):
@@ -86,11 +87,10 @@ def _over_updates(axes, changes) -> None:
 
 def _gaps(dataset: xarray.Dataset, own, lines):
     """What a switch costs: the three gaps, how deep, how long."""
-    shown = measures(dataset)
-    joint = _joint(dataset)
+    report, joint = _report(dataset)
+    shown = _measures(report, joint)
     reference = "joint training" if joint else "the value before the session"
     lines = [*lines, f"gaps to {reference}, lower is better; intervals over the seeds"]
-    report = continual.report(_updates(dataset), joint=joint)
     own = {
         arm: look._replace(label=panels.wrapped(look.label))
         for arm, look in own.items()
@@ -131,7 +131,7 @@ def _recovered(axes, report: xarray.Dataset, own) -> None:
 
 def _switches(dataset: xarray.Dataset, own, lines):
     """How the drop at a switch, and what the network can, change over many switches."""
-    report = continual.report(_updates(dataset))
+    report, _ = _report(dataset)
     if report.sizes["session"] < MANY:
         return None
     task = results.counting(dataset, "task").transpose("arm", "seed", "bin").values
@@ -158,8 +158,10 @@ def _switches(dataset: xarray.Dataset, own, lines):
 
 def measures(dataset: xarray.Dataset) -> dict[str, xarray.DataArray]:
     """What a switch costs each run, ``[arm, seed]``, by name."""
-    joint = _joint(dataset)
-    report = continual.report(_updates(dataset), joint=joint)
+    return _measures(*_report(dataset))
+
+
+def _measures(report: xarray.Dataset, joint: str | None) -> dict:
     gaps = report["gap_joint" if joint else "gap_before"]
     kinds = GAPS if joint else ("old",)  # what is new was not known before
     found = {GAPS[name]: gaps.sel(subset=name) for name in kinds}

@@ -30,8 +30,8 @@ class ClassMeans(NamedTuple):
 def keeper(problem: Problem, *, decay_rate) -> Keeper:
     r"""Keeps the means of the classes while the network learns.
 
-    In every step, of the classes in the minibatch, with the embeddings :math:`h` before
-    the step,
+    After every step, of the classes in the minibatch, with the embeddings :math:`h` of
+    the network as it then is,
 
     .. math::
       m_c \leftarrow \eta\, m_c + (1 - \eta)

@@ -176,7 +176,7 @@ def most_interfered(
         more = jnp.sum(kept) / jnp.maximum(jnp.sum(chosen), 1)
         weights = problem.stream.weights(state.stream, seen.item)
         weights = weights * jnp.where(kept, more * chosen, 1)
-        losses = problem.loss(seen.outputs, seen.targets)
-        return jnp.sum(losses * weights, where=weights > 0)
+        learned = problem.loss(seen.outputs, seen.targets)
+        return jnp.sum(learned * weights, where=weights > 0)
 
     return objective
