@@ -17,6 +17,7 @@ from loplax.nets.low_rank import low_rank, merge_low_rank
 from loplax.nets.mlp import MLP
 from loplax.nets.plasticity_injection import learn_in_turn, plasticity_injection
 from loplax.nets.pooling import max_pool
+from loplax.nets.published import convnext_from
 from loplax.nets.resnet import ResNet18, resnet18_reference_units
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "ConvNet",
     "GlobalResponseNorm",
     "ResNet18",
+    "convnext_from",
     "crelu",
     "input_normalization",
     "kaiming_normal",
