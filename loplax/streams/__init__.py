@@ -5,6 +5,7 @@ from loplax.streams.class_pairs import by_class, class_pairs
 from loplax.streams.incremental_classes import incremental_classes
 from loplax.streams.permuted_images import permuted_images
 from loplax.streams.rehearsal import Rehearsal
+from loplax.streams.selections import first_of_class, listed, long_tail
 from loplax.streams.sessions import sessions
 from loplax.streams.slowly_changing import slowly_changing_regression
 from loplax.streams.splits import (
@@ -24,8 +25,11 @@ __all__ = [
     "class_incremental",
     "class_pairs",
     "data_incremental",
+    "first_of_class",
     "given",
     "incremental_classes",
+    "listed",
+    "long_tail",
     "permuted",
     "permuted_images",
     "rotated",

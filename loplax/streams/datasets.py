@@ -1,19 +1,16 @@
 """Data sets of labelled images, as arrays in memory."""
 
 import importlib.util
-import io
 import os
 import pathlib
 from typing import NamedTuple
 
 import numpy as np
-import tqdm
 
-from loplax import locks, spelling
-from loplax.streams import makers
+from loplax import checks, locks
+from loplax.streams import makers, records
 
 NAMES = ("digits", *makers.MAKERS)
-BATCH = 1000  # records read at a time
 
 
 class Dataset(NamedTuple):
@@ -35,7 +32,13 @@ class Dataset(NamedTuple):
 
 
 def load(
-    name: str, data_dir: str | os.PathLike | None = None, *, download: bool = True
+    name: str,
+    data_dir: str | os.PathLike | None = None,
+    *,
+    download: bool = True,
+    train: records.Selection | None = None,
+    test: records.Selection | None = None,
+    sides: tuple[int, int] | None = None,
 ) -> Dataset:
     """Loads a data set.
 
@@ -51,47 +54,83 @@ def load(
        Fashion-MNIST's have the same names);
     2. else by tensorflow-datasets, which downloads them, if TensorFlow is installed.
 
-    ``"imagenet32"`` is ImageNet at 32 x 32 (``imagenet_resized/32x32``), with the
-    validation images for testing, as those of the test have no labels. It takes 4 GB of
-    memory, and only 2. prepares it (from files in ``data_dir/imagenet32``, if there).
+    Only 2. prepares those of ImageNet and Places365 (from files in ``data_dir/<name>``,
+    if there). They are tested on their validation images, as those of the test have no
+    labels:
+
+    - ``"imagenet32"`` is ImageNet at 32 x 32 (``imagenet_resized/32x32``), 4 GB.
+    - ``"imagenet2012"`` and ``"places365_small"`` are photographs. Their shorter side
+      is scaled to 256 pixels, and the central 224 x 224 are kept, 150,528 bytes an
+      image: 193 GB for all of ImageNet's to train on, 29 GB for 192 of each class, and
+      7.5 GB for its 50,000 to test on. ImageNet's files must be in place, as one must
+      register to download them.
 
     Args:
       name: one of ``NAMES``.
       data_dir: the data folder of tensorflow-datasets; by default its own,
         ``$TFDS_DATA_DIR`` or ``~/tensorflow_datasets``.
       download: whether 2. is allowed.
+      train: gives the indices of the training examples that are wanted, from
+        everything in the records but the images: ``"label"``, and ``"file_name"`` or
+        ``"filename"`` of photographs. By default all are. Records are read twice then,
+        but only the images that are wanted are decoded.
+      test: the same for testing.
+      sides: of photographs, others than 256 and 224.
 
     Returns:
-      The data set.
+      The data set, in the order of the indices.
 
     Raises:
-      ValueError: for an unknown name; if the data cannot be found or read, or is not
-        what its makers publish; if another process is preparing it. Nothing is left
-        half prepared.
+      ValueError: for an unknown name, indices that there are not, or sides that cannot
+        be; if the data cannot be found or read, or is not what its makers publish; if
+        another process is preparing it. Nothing is left half prepared.
 
     Example:
       >>> data = load("digits")
       >>> data.train_images.shape, data.test_labels.shape, data.num_classes
       ((1500, 8, 8, 1), (297,), 10)
+      >>> from loplax import streams
+      >>> few = lambda records: streams.first_of_class(records["label"], 20)
+      >>> load("digits", train=few).train_labels.shape
+      (200,)
     """
-    if name not in NAMES:
-        hint = spelling.hint(name, NAMES)
-        raise ValueError(f"name must be one of {list(NAMES)}, got {name!r}{hint}")
+    checks.one_of("name", name, NAMES)
     if name == "digits":
-        return _digits()
+        _check_sides(name, sides, None)
+        return _selected(_digits(), train, test)
+    maker = makers.MAKERS[name]
+    _check_sides(name, sides, maker.sides)
     if data_dir is None:
         data_dir = os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")
     data_dir = pathlib.Path(data_dir).expanduser()
-    folder = data_dir / makers.MAKERS[name].prepared
+    folder = data_dir / maker.prepared
     if not folder.exists():
         folder = _prepare(name, data_dir, download)
-    try:
-        return _read(folder, makers.MAKERS[name].test)
-    except (OSError, RuntimeError) as error:
+    return _read(folder, maker.test, train, test, sides or maker.sides)
+
+
+def _check_sides(name: str, sides, known: tuple[int, int] | None) -> None:
+    if sides is None:
+        return
+    if known is None:
+        raise ValueError(f"{name} has no photographs to scale; got sides {sides}.")
+    whole = all(isinstance(side, int) for side in sides)
+    if len(sides) != 2 or not whole or not sides[0] >= sides[1] >= 1:
         raise ValueError(
-            f"{folder} cannot be read: {error}\nIt must hold what tensorflow-datasets "
-            "prepares in array_record format. Delete it, or choose another data_dir."
-        ) from error
+            "sides must be two whole numbers, the shorter side after scaling and that "
+            f"of the square cut out, at least 1 and at most as large; got {sides}."
+        )
+
+
+def _selected(data: Dataset, train, test) -> Dataset:
+    def some(select, images, labels):
+        if select is None:
+            return images, labels
+        indices = records.chosen(select, {"label": labels})
+        return images[indices], labels[indices]
+
+    found = some(train, *data[:2]), some(test, *data[2:4])
+    return Dataset(*found[0], *found[1], data.num_classes)
 
 
 def _digits() -> Dataset:
@@ -111,8 +150,12 @@ def _digits() -> Dataset:
 def _prepare(name: str, data_dir: pathlib.Path, download: bool) -> pathlib.Path:
     """Prepares the data set and returns the prepared folder."""
     maker, places = makers.MAKERS[name], makers.find(name, data_dir)
+    if maker.register:  # what is not there cannot be downloaded
+        whole = lambda place: all((place / file).exists() for file in maker.downloads)
+        places = [place for place in places if whole(place)]
     published = bool(places and maker.files)
-    if not published and not (download and _has_tensorflow()):
+    official = download and _has_tensorflow() and (places or not maker.register)
+    if not published and not official:
         raise ValueError(f"{name} is not in {data_dir}.\n{_ways(name, data_dir)}")
     data_dir.mkdir(parents=True, exist_ok=True)
     folder = data_dir / maker.prepared
@@ -151,46 +194,38 @@ def _prepare_officially(
 def _ways(name: str, data_dir: pathlib.Path) -> str:
     """The ways to get a data set, for error messages."""
     maker = makers.MAKERS[name]
-    urls = "".join(f"\n     {maker.url}{file}" for file in maker.downloads)
-    also = "" if maker.files else " (and do 2, which will find them there)"
-    return (
+    files = "".join(f"\n     {maker.url}{file}" for file in maker.downloads)
+    by_tensorflow = "     pip install tensorflow importlib_resources\n"
+    copy = (
         "Any of these will do:\n"
         "  1. Copy the folder, prepared elsewhere by tensorflow-datasets in "
         f"array_record format, to\n     {data_dir / maker.prepared}\n"
-        "  2. Let tensorflow-datasets download and prepare it, with download=True:\n"
-        "     pip install tensorflow importlib_resources\n"
-        f"  3. Put its makers' files into {data_dir / name}{also}:{urls}"
+    )
+    if maker.register:
+        return (
+            f"{copy}  2. Register at {maker.register}, put these files into "
+            f"{data_dir / name},\n     and let tensorflow-datasets prepare them, with "
+            f"download=True:\n{by_tensorflow.rstrip()}{files}"
+        )
+    also = "" if maker.files else " (and do 2, which will find them there)"
+    return (
+        f"{copy}  2. Let tensorflow-datasets download and prepare it, with "
+        f"download=True:\n{by_tensorflow}"
+        f"  3. Put its makers' files into {data_dir / name}{also}:{files}"
     )
 
 
-def _read(folder: pathlib.Path, test: str) -> Dataset:
+def _read(folder: pathlib.Path, split: str, train, test, sides) -> Dataset:
     import tensorflow_datasets as tfds
 
-    builder = tfds.builder_from_directory(folder)
+    try:
+        builder = tfds.builder_from_directory(folder)
+        trained = records.arrays(builder, "train", train, sides)
+        tested = records.arrays(builder, split, test, sides)
+    except (OSError, RuntimeError) as error:
+        raise ValueError(
+            f"{folder} cannot be read: {error}\nIt must hold what tensorflow-datasets "
+            "prepares in array_record format. Delete it, or choose another data_dir."
+        ) from error
     classes = builder.info.features["label"].num_classes
-    return Dataset(*_arrays(builder, "train"), *_arrays(builder, test), classes)
-
-
-def _arrays(builder, split: str) -> tuple[np.ndarray, np.ndarray]:
-    import tensorflow_datasets as tfds
-    from PIL import Image
-
-    # Decoded by tensorflow-datasets, it takes half as long again.
-    decoders = {"image": tfds.decode.SkipDecoding()}
-    source = builder.as_data_source(split, decoders=decoders)
-    images = np.empty((len(source), *builder.info.features["image"].shape), np.uint8)
-    labels = np.empty(len(source), np.int32)
-    starts = tqdm.tqdm(
-        range(0, len(source), BATCH),
-        desc=f"{builder.name} {split}",
-        unit="image",
-        unit_scale=BATCH,
-        disable=None,  # unless stderr is a terminal
-    )
-    for start in starts:
-        records = source.__getitems__(range(start, min(start + BATCH, len(source))))
-        for i, record in enumerate(records, start):
-            image = Image.open(io.BytesIO(record["image"]))
-            images[i] = np.asarray(image).reshape(images.shape[1:])
-            labels[i] = record["label"]
-    return images, labels
+    return Dataset(*trained, *tested, classes)

@@ -28,6 +28,9 @@ class Maker(NamedTuple):
       files: per split, the size and MD5 of every file with data, unpacked.
       labels: number of classes of every label, in the order of the files.
       read: ``(maker, split, contents of its files) -> arrays by feature``.
+      register: where one must register before downloading, if one must.
+      sides: of photographs, which differ in size: the shorter side after scaling, and
+        that of the square cut out of its centre.
     """
 
     prepared: str
@@ -38,6 +41,8 @@ class Maker(NamedTuple):
     files: Mapping[str, Mapping[str, tuple[int, str]]] = {}
     labels: Mapping[str, int] = {}
     read: Callable | None = None
+    register: str = ""
+    sides: tuple[int, int] | None = None
 
 
 def _read_idx(maker: Maker, split: str, contents: Sequence[bytes]) -> dict:
@@ -141,12 +146,36 @@ IMAGENET32 = Maker(
     test="validation",
 )
 
+IMAGENET2012 = Maker(
+    prepared="imagenet2012/5.1.0",
+    url="",  # each account has its own
+    downloads=("ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"),
+    test="validation",
+    register="https://image-net.org/download-images",
+    sides=(256, 224),
+)
+
+PLACES365_SMALL = Maker(
+    prepared="places365_small/2.1.0",
+    url="http://data.csail.mit.edu/places/places365/",
+    downloads=(
+        "train_256_places365standard.tar",
+        "val_256.tar",
+        "test_256.tar",
+        "filelist_places365-standard.tar",
+    ),
+    test="validation",
+    sides=(256, 224),
+)
+
 MAKERS = {
     "mnist": MNIST,
     "fashion_mnist": FASHION_MNIST,
     "cifar10": CIFAR10,
     "cifar100": CIFAR100,
     "imagenet32": IMAGENET32,
+    "imagenet2012": IMAGENET2012,
+    "places365_small": PLACES365_SMALL,
 }
 
 
