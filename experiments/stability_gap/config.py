@@ -19,6 +19,10 @@ PRESETS = {
     "pretrained": (
         "MNIST, then Fashion-MNIST in 5 sessions; scaled protocol of SGM, all its parts"
     ),
+    "cifar": (
+        "CIFAR-100, 60 classes, then 40 in 5 sessions; ConvNeXt with a frozen trunk; "
+        "scaled protocol of SGM"
+    ),
     "many": "100 permutations of MNIST: does the gap deepen as plasticity is lost",
     "smoke": "seconds, on the digits; for tests",
 }
@@ -63,9 +67,17 @@ def get_config(preset: str = "laptop") -> ml_collections.ConfigDict:
     config.test_examples = 500
     config.steps = 300  # minibatches per session
     config.batch = 128
+    config.network = "mlp"  # mlp or convnext
     config.hidden = (400, 400)
     config.final_norm = False  # whether a layer norm stands before the output layer
     config.activation = "relu"  # relu, tanh, sigmoid, elu, leaky_relu, swish
+    config.convnext = ml_collections.ConfigDict()
+    config.convnext.dims = (24, 48, 96, 192)  # channels of each stage
+    config.convnext.depths = (1, 1, 2, 1)  # blocks
+    config.convnext.side = 3  # of the depthwise kernels
+    config.convnext.patch = 2  # side and stride of the stem's kernel
+    config.convnext.frozen = 0  # the first so many stages never learn
+    config.patches = "auto"  # convolutions as matrix products: yes, no, auto (on CPU)
     config.optimizer = "sgd"  # or another of experiments/methods
     config.new_optimizer = False  # whether it starts again in every session
     config.subsets = "sessions"  # tested apart: sessions, old_new or recent
@@ -75,6 +87,7 @@ def get_config(preset: str = "laptop") -> ml_collections.ConfigDict:
     config.pretrain.batch = 128
     config.pretrain.learning_rate = 1e-3
     config.pretrain.weight_decay = 0.05
+    config.pretrain.weights = ""  # a safetensors file, in place of these steps
     config.seeds = 5
     config.seed = 0  # of the study: another seed, other runs
 
@@ -102,21 +115,30 @@ def get_config(preset: str = "laptop") -> ml_collections.ConfigDict:
             if "capacity" in plugin.choices:
                 config[name].capacity = 200
         config.mir.replayed = 8
-    if preset == "pretrained":
-        config.dataset = "mnist+fashion_mnist"
-        config.order, config.classes = "classes", (10, 2, 2, 2, 2, 2)
-        config.subsets = "old_new"
-        config.train_examples, config.test_examples = 20_000, 1000
-        config.hidden, config.final_norm = (200, 200), True
-        config.steps, config.every = 100, 2
-        config.pretrain.steps = 2000
+    if preset in ("pretrained", "cifar"):
+        config.order, config.subsets = "classes", "old_new"
         config.optimizer, config.adamw.learning_rate = "adamw", 1e-3
         config.adamw.weight_decay = 0.05
         config.new_optimizer = True
         config.methods = SGM
+        config.steps = 100
         config.er.capacity, config.er.weighting = 0, "examples"
         config.er.later = (96, 32, 128)
         config.joint.memory, config.joint.per_session = 256, False
+    if preset == "pretrained":
+        config.dataset = "mnist+fashion_mnist"
+        config.classes = (10, 2, 2, 2, 2, 2)
+        config.train_examples, config.test_examples = 20_000, 1000
+        config.hidden, config.final_norm = (200, 200), True
+        config.every = 2
+        config.pretrain.steps = 2000
+    if preset == "cifar":
+        config.dataset, config.classes = "cifar100", (60, 8, 8, 8, 8, 8)
+        config.train_examples, config.test_examples = 0, 5000
+        config.network, config.convnext.frozen = "convnext", 2
+        config.every = 10
+        config.pretrain.steps = 3500  # 15 times through 30,000 images
+        config.lora.rank = 24  # a quarter of the width of the first that learns
     if preset == "many":
         config.order, config.sessions = "permutations", 100
         config.subsets, config.observe = "recent", ("features",)

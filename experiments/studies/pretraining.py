@@ -31,12 +31,11 @@ def pretrained(
     batch: int,
     learning_rate: float,
     weight_decay: float,
-    progress: bool = True,
 ) -> Any:
     """Trains a network by AdamW with a one-cycle schedule, once and for all.
 
-    What was trained is kept in the user's cache, under a name made of the data, what
-    the network computes, the shapes of its weights and all settings.
+    What was trained is `kept` under the data, what the network computes, the shapes of
+    its weights and all settings.
 
     Args:
       network: the network.
@@ -46,46 +45,99 @@ def pretrained(
       batch: examples of a minibatch.
       learning_rate: the highest of the schedule.
       weight_decay: of AdamW.
-      progress: whether to show a progress bar.
 
     Returns:
       ``(params, stats)`` as NumPy arrays.
     """
     start = jax.eval_shape(network.init, jax.random.key(0))
-    example = jnp.zeros((1, *data[0].shape[1:]))
-    program = str(jax.make_jaxpr(network.apply)(*start, example))
-    program = re.sub("0x[0-9a-f]+", "", program)  # addresses of functions
     about = {
-        "network": hashlib.blake2b(program.encode()).hexdigest(),
+        "network": computation(network.apply, *start, data[0][:1]),
         "data": identity.digest(data),
-        "shapes": {
-            name: [list(x.shape), str(x.dtype)]
-            for name, x in paths.by_path(start).leaves.items()
-        },
         "steps": steps,
         "batch": batch,
         "learning_rate": learning_rate,
         "weight_decay": weight_decay,
         "version": 1,
     }
-    kept = _folder() / f"{identity.digest(np.frombuffer(_text(about), np.uint8))}.npz"
-    leaves, structure = jax.tree.flatten(start)
-    if kept.exists():
-        with np.load(kept) as found:
-            return structure.unflatten([found[str(i)] for i in range(len(leaves))])
     tx = optax.adamw(
         optax.cosine_onecycle_schedule(steps, learning_rate), weight_decay=weight_decay
     )
-    trained = _train(network, loss, data, tx, steps, batch, progress)
-    arrays = {
-        str(i): np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(trained))
+    return kept(about, start, lambda: _train(network, loss, data, tx, steps, batch))
+
+
+def features(
+    network: Callable, variables: Any, inputs: np.ndarray, *, batch: int = 500
+) -> np.ndarray:
+    """What a network makes of inputs, computed once and `kept`.
+
+    Args:
+      network: ``(variables, inputs) -> [examples, ...]``.
+      variables: what it is given.
+      inputs: ``[examples, ...]``, as for `loplax.streams.sessions`.
+      batch: examples at a time.
+
+    Returns:
+      Its outputs, ``[examples, ...]``.
+    """
+    example = jax.eval_shape(network, variables, jnp.zeros((1, *inputs.shape[1:])))
+    shape = jax.ShapeDtypeStruct((len(inputs), *example.shape[1:]), example.dtype)
+    about = {
+        "network": computation(network, variables, inputs[:1]),
+        "variables": identity.digest(variables),
+        "inputs": identity.digest(inputs),
     }
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    files.write(kept, lambda file: np.savez(file, **arrays))
-    return jax.tree.map(np.asarray, trained)
+    some = jax.jit(lambda variables, part: network(variables, scaled(part, ...)))
+
+    def compute():
+        found = np.empty(shape.shape, shape.dtype)
+        with tqdm.tqdm(total=len(inputs), desc="features", disable=None) as bar:
+            for first in range(0, len(inputs), batch):
+                part = inputs[first : first + batch]
+                found[first : first + len(part)] = some(variables, part)
+                bar.update(len(part))
+        return found
+
+    return kept(about, shape, compute)
 
 
-def _train(network, loss, data, tx, steps, batch, progress):
+def computation(function: Callable, *args: Any) -> str:
+    """A digest of what a function of floats computes, as the compiler is told it."""
+    floats = lambda x: jnp.zeros(x.shape) if x.dtype == jnp.uint8 else x
+    program = str(jax.make_jaxpr(function)(*jax.tree.map(floats, args)))
+    program = re.sub("0x[0-9a-f]+", "", program)  # addresses of functions
+    return hashlib.blake2b(program.encode(), digest_size=16).hexdigest()
+
+
+def kept(about: Mapping[str, Any], like: Any, compute: Callable[[], Any]) -> Any:
+    """What was computed once and lies in the user's cache, or is computed now.
+
+    Args:
+      about: what it depends on, as JSON takes it.
+      like: a tree of the shapes.
+      compute: returns the tree.
+
+    Returns:
+      The tree, of NumPy arrays.
+    """
+    leaves, structure = jax.tree.flatten(like)
+    shapes = {
+        name: [list(x.shape), str(x.dtype)]
+        for name, x in paths.by_path({"": like}).leaves.items()
+    }
+    text = json.dumps({**about, "shapes": shapes}, sort_keys=True).encode()
+    name = hashlib.blake2b(text, digest_size=16).hexdigest()
+    file = _folder() / f"{name}.npz"
+    if file.exists():
+        with np.load(file) as found:
+            return structure.unflatten([found[str(i)] for i in range(len(leaves))])
+    tree = jax.tree.map(np.asarray, compute())
+    arrays = {str(i): leaf for i, leaf in enumerate(jax.tree.leaves(tree))}
+    file.parent.mkdir(parents=True, exist_ok=True)
+    files.write(file, lambda opened: np.savez(opened, **arrays))
+    return tree
+
+
+def _train(network, loss, data, tx, steps, batch):
     inputs, labels = map(jnp.asarray, data)
     params, stats = network.init(jax.random.key(0))
 
@@ -105,7 +157,7 @@ def _train(network, loss, data, tx, steps, batch, progress):
         (params, stats, tx.init(params)),
         jax.random.split(jax.random.key(1), steps),
     )
-    with tqdm.tqdm(total=steps, desc="pre-training", disable=not progress) as bar:
+    with tqdm.tqdm(total=steps, desc="pre-training", disable=None) as bar:
         for first in range(0, steps, CHUNK):
             part = keys[first : first + CHUNK]
             carry = jax.block_until_ready(some(carry, part))
@@ -118,7 +170,8 @@ def begun(network: Network, known: Any, head: str, old: int) -> Network:
 
     Args:
       network: the network.
-      known: ``(params, stats)``, from `pretrained`.
+      known: ``(params, stats)``, from `pretrained`; it may have parameters that the
+        network has not, and outputs of the old classes only.
       head: name of its output layer.
       old: the first so many outputs are known.
 
@@ -127,19 +180,18 @@ def begun(network: Network, known: Any, head: str, old: int) -> Network:
     """
 
     def init(key):
-        def join(path, drawn, kept):
-            if f"/{head}/" not in f"/{paths.name(path)}/":
-                return kept
-            return jnp.where(jnp.arange(drawn.shape[-1]) < old, kept, drawn)
-
         params, stats = network.init(key)
-        return jax.tree.map_with_path(join, params, known[0]), known[1]
+        there = paths.by_path(known[0]).leaves
+
+        def join(path, drawn):
+            name = paths.name(path)
+            if f"/{head}/" not in f"/{name}/":
+                return there[name]
+            return drawn.at[..., :old].set(there[name][..., :old])
+
+        return jax.tree.map_with_path(join, params), known[1]
 
     return network._replace(init=init)
-
-
-def _text(values: Mapping) -> bytes:
-    return json.dumps(values, sort_keys=True).encode()
 
 
 def _folder() -> pathlib.Path:

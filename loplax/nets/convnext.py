@@ -1,11 +1,13 @@
 """ConvNeXt V2 for small images."""
 
+import functools
 from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from loplax import checks, units
 from loplax.nets import layers
 
 EPSILON = 1e-6
@@ -43,12 +45,13 @@ class _Block(nn.Module):
     """A depthwise convolution, a pair of pointwise layers, and a skip connection."""
 
     side: int
+    patches: bool
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         size = x.shape[-1]
         options = {"padding": self.side // 2, "feature_group_count": size}
-        y = _conv(size, self.side, "depthwise", **options)(x)
+        y = _conv(size, self.side, "depthwise", self.patches, **options)(x)
         y = nn.LayerNorm(EPSILON, name="norm")(y)
         y = nn.gelu(_dense(4 * size, "expand")(y), approximate=False)
         y = GlobalResponseNorm(name="response_norm")(y)
@@ -62,8 +65,9 @@ class ConvNeXt(nn.Module):
     mean over all places, a layer norm and the output layer. All dense layers, which are
     the pointwise ones and the output layer, can have adapters, see `low_rank`.
 
-    On CPUs XLA runs depthwise convolutions slowly; a side of 3 has a fifth of the
-    products of 7.
+    The first stages can be a frozen trunk, whose outputs are computed once: `trunk`
+    gives what stage ``begin`` takes, and the network that begins there has the
+    parameters of the others only, under the same names.
 
     Attributes:
       outputs: number of outputs.
@@ -71,10 +75,14 @@ class ConvNeXt(nn.Module):
       depths: blocks of each stage.
       side: of the depthwise kernels, odd; 7 in the paper.
       patch: side and stride of the stem's kernel; 4 in the paper, for larger images.
+      begin: the stage that is given the inputs, behind its convolution of stride 2; 0
+        if these are images.
+      patches: whether convolutions are matrix products of patches, the fast way within
+        a loop on a CPU; see `units.convolve_patches`.
 
     Raises:
-      ValueError: for sizes below 1, an even side, not as many depths as dims, or images
-        that are too small.
+      ValueError: for sizes below 1, an even side, not as many depths as dims, a stage
+        that there is not, or images that are too small.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -85,6 +93,11 @@ class ConvNeXt(nn.Module):
       (6, 10)
       >>> net.apply({"params": params}, images, method="embed").shape
       (6, 8)
+      >>> maps = net.apply({"params": params}, images, 1, method="trunk")
+      >>> rest = ConvNeXt(outputs=10, dims=(4, 8), depths=(1, 1), side=3, begin=1)
+      >>> outputs = rest.apply({"params": params}, maps)
+      >>> bool((outputs == net.apply({"params": params}, images)).all())
+      True
 
     References:
       Woo et al., `ConvNeXt V2 <https://arxiv.org/abs/2301.00808>`_, 2023. Femto, which
@@ -96,6 +109,8 @@ class ConvNeXt(nn.Module):
     depths: Sequence[int] = (1, 1, 2, 1)
     side: int = 7
     patch: int = 2
+    begin: int = 0
+    patches: bool = False
 
     def __post_init__(self):
         """Checks the attributes."""
@@ -112,6 +127,8 @@ class ConvNeXt(nn.Module):
             raise ValueError(
                 f"dims and depths must be as many, got {self.dims} and {self.depths}."
             )
+        checks.whole("begin", self.begin, 0)
+        self._check_stage("begin", self.begin)
         super().__post_init__()
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -122,30 +139,62 @@ class ConvNeXt(nn.Module):
         """Maps images to what the output layer is given, ``[..., dims[-1]]``."""
         return self._layers(x)[0]
 
+    def trunk(self, x: jax.Array, end: int) -> jax.Array:
+        """Maps images to what stage ``end`` begins with.
+
+        Args:
+          x: images ``[..., height, width, channels]``.
+          end: a stage after the first.
+
+        Returns:
+          ``[..., height, width, dims[end]]``.
+
+        Raises:
+          ValueError: if there is no such stage, or no images are given.
+        """
+        self._check_stage("end", end)
+        if not self.begin < end:
+            raise ValueError(f"end must be more than begin ({self.begin}), got {end}.")
+        return self._layers(x, end)
+
     @nn.compact
-    def _layers(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def _layers(self, x: jax.Array, end: int | None = None):
+        norm = lambda name: nn.LayerNorm(EPSILON, name=name)
+        conv = functools.partial(_conv, patches=self.patches)
+        if self.begin == 0:
+            self._check_images(x)
+            x = conv(self.dims[0], self.patch, "stem", strides=self.patch)(x)
+            x = norm("stem_norm")(x)
+        for i, depth in enumerate(self.depths[self.begin :], self.begin):
+            if i > self.begin:
+                x = norm(f"down_norm_{i}")(x)
+                x = conv(self.dims[i], 2, f"down_{i}", strides=2)(x)
+            if i == end:
+                return x
+            for j in range(depth):
+                x = _Block(self.side, self.patches, name=f"block_{i}_{j}")(x)
+        x = norm("norm")(jnp.mean(x, axis=(-3, -2)))
+        return x, _dense(self.outputs, "output")(x)
+
+    def _check_stage(self, name: str, stage: int) -> None:
+        if not 0 <= stage < len(self.dims):
+            raise ValueError(
+                f"{name} must be one of {len(self.dims)} stages from 0, got {stage}."
+            )
+
+    def _check_images(self, x: jax.Array) -> None:
         least = self.patch * 2 ** (len(self.dims) - 1)
         if min(x.shape[-3:-1]) < least:
             raise ValueError(
                 f"images of {x.shape[-3]} x {x.shape[-2]} pixels are too small for "
                 f"{len(self.dims)} stages and patch {self.patch}: at least {least}."
             )
-        norm = lambda name: nn.LayerNorm(EPSILON, name=name)
-        for i, (size, depth) in enumerate(zip(self.dims, self.depths, strict=True)):
-            if i == 0:
-                x = _conv(size, self.patch, "stem", strides=self.patch)(x)
-                x = norm("stem_norm")(x)
-            else:
-                x = norm(f"down_norm_{i}")(x)
-                x = _conv(size, 2, f"down_{i}", strides=2)(x)
-            for j in range(depth):
-                x = _Block(self.side, name=f"block_{i}_{j}")(x)
-        x = norm("norm")(jnp.mean(x, axis=(-3, -2)))
-        return x, _dense(self.outputs, "output")(x)
 
 
-def _conv(size: int, side: int, name: str, **options) -> nn.Conv:
+def _conv(size: int, side: int, name: str, patches: bool, **options) -> nn.Conv:
     options = {"padding": "VALID", "kernel_init": INITIAL} | options
+    if patches:
+        options["conv_general_dilated"] = units.convolve_patches
     return nn.Conv(size, (side, side), name=name, **options)
 
 

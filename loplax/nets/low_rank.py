@@ -132,8 +132,8 @@ def _second_path(adapters: dict, scale) -> Callable:
 
     def intercept(call, args, kwargs, context):
         outputs = call(*args, **kwargs)
-        layer = "/".join(context.module.path)
-        if not _is_dense(context) or layer not in known:
+        layer = "/".join(context.module.path) if _is_dense(context) else ""
+        if layer not in known:
             return outputs
         a, b = known[layer]
         x = args[0] if args else kwargs["inputs"]

@@ -114,9 +114,13 @@ def weights(rules: Rehearsal, task: jax.Array, item: Minibatch) -> jax.Array:
     """
     parts = [item.counts & item.is_new, item.counts & ~item.is_new]
     sizes = [jnp.sum(part) for part in parts]
-    if rules.weighting == "examples":
-        return item.counts / jnp.maximum(sum(sizes), 1)
-    share = rules.new_weight if rules.weighting == "fixed" else 1 / (task + 1)
+    of_new = {
+        "examples": sizes[0] / jnp.maximum(sum(sizes), 1),
+        "sessions": 1 / (task + 1),
+        "fixed": 0.5,
+    }[rules.weighting]
+    new, old = rules.new_weight * of_new, (1 - rules.new_weight) * (1 - of_new)
+    share = new / jnp.maximum(new + old, jnp.finfo(jnp.float32).tiny)
     share = jnp.where(sizes[1] == 0, 1.0, jnp.where(sizes[0] == 0, 0.0, share))
     shares = jnp.stack([share, 1 - share]) / jnp.maximum(jnp.stack(sizes), 1)
     return parts[0] * shares[0] + parts[1] * shares[1]

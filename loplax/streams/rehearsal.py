@@ -31,8 +31,10 @@ class Rehearsal(NamedTuple):
         then composed otherwise: of the session, the sessions between, and the first.
       weighting: how much the session's examples count against those of the buffer:
         ``"examples"``, all the same; ``"sessions"``, as one of the sessions so far; or
-        ``"fixed"``, as ``new_weight`` says.
-      new_weight: their share, 0 to 1; may be traced.
+        ``"fixed"``, half.
+      new_weight: what multiplies their weight, as 1 minus it does that of the others
+        before the sum is made 1; 0 to 1, may be traced. At 0.5 it changes nothing, and
+        with ``"fixed"`` it is their share.
     """
 
     capacity: int = 1000

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from experiments.figures import figures, table
+from experiments.launch import running
 from experiments.stability_gap import config as configs
 from experiments.stability_gap import plot, study
 from experiments.studies import pretraining
@@ -102,7 +103,7 @@ HOW = {"steps": 150, "batch": 16, "learning_rate": 0.1, "weight_decay": 0.0}
 
 
 def pretrain(data=DATA, **how):
-    how = {**HOW, "progress": False, **how}
+    how = {**HOW, **how}
     return pretraining.pretrained(NETWORK, losses.cross_entropy, data, **how)
 
 
@@ -114,11 +115,101 @@ def test_a_network_is_trained_once_for_all(kept, monkeypatch):
     pretrain(steps=101), pretrain((DATA[0][1:], DATA[1][1:]))
     assert len(list(kept.glob("*.npz"))) == len(list(kept.iterdir())) == 3
     other = NETWORK._replace(apply=lambda p, s, x: (NETWORK.predict(p, s, x) ** 2, s))
-    how = {**HOW, "progress": False}
-    pretraining.pretrained(other, losses.cross_entropy, DATA, **how)
+    pretraining.pretrained(other, losses.cross_entropy, DATA, **HOW)
     assert len(list(kept.iterdir())) == 4
     monkeypatch.setattr(pretraining, "_train", None)
     jax.tree.map(np.testing.assert_array_equal, pretrain(), first)
+
+
+def test_features_are_computed_once(kept, monkeypatch):
+    """In any batches, and other ones of other weights or inputs."""
+    images = np.random.default_rng(0).integers(0, 256, (7, 3, 3, 1), np.uint8)
+    mean = lambda weight, x: weight * x.mean((1, 2))
+    find = lambda weight, x, batch: pretraining.features(mean, weight, x, batch=batch)
+    found = find(np.float32(2), images, 3)
+    np.testing.assert_allclose(found, 2 * images.mean((1, 2)) / 255, rtol=1e-6)
+    with monkeypatch.context() as patch:
+        patch.setattr(pretraining, "scaled", None)
+        np.testing.assert_array_equal(find(np.float32(2), images, 2), found)
+        with pytest.raises(TypeError):
+            find(np.float32(3), images, 3)
+    assert find(np.float32(2), images[1:], 3).shape == (6, 1)
+
+
+CONVNEXT = {
+    "network": "convnext",
+    "classes": (5, 5),
+    "convnext__dims": (2, 3, 4),
+    "convnext__depths": (1, 1, 1),
+    "convnext__frozen": 1,
+    "pretrain__steps": 2,
+}
+
+
+def test_a_frozen_trunk_is_what_the_whole_network_begins_with(tiny, kept):
+    """The rest of the network, given the features, computes what the whole one does."""
+    made, whole = (
+        study.make(tiny(**CONVNEXT | new)) for new in ({}, {"convnext__frozen": 0})
+    )
+    (features, labels), _ = made.data
+    (images, same), _ = whole.data
+    np.testing.assert_array_equal(labels, same)
+    assert features.shape == (1500, 2, 2, 3) and features.dtype == np.float32
+    networks = made.network({}), whole.network({})
+    key = jax.random.key(0)
+    (part, _), (params, _) = (network.init(key) for network in networks)
+    assert part.keys() < params.keys() and "stem" not in part
+    known = lambda network, params, x: network.predict(params, (), x)[:, :5]
+    rest = known(networks[0], part, features[:20])
+    np.testing.assert_allclose(
+        rest, known(networks[1], params, images[:20] / 255.0), rtol=1e-4, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    ("new", "words"),
+    [
+        ({"pretrain__steps": 0}, "first 1 stages know nothing"),
+        ({"convnext__frozen": 3}, "one of 3 stages"),
+        ({"network": "convnet"}, "did you mean 'convnext'"),
+        ({"network": "mlp", "pretrain__weights": "w.safetensors"}, "not of an mlp"),
+        ({"methods": ("crelu",)}, "ConvNeXt has no options"),
+    ],
+)
+def test_networks_that_cannot_be_are_refused(tiny, kept, launched, new, words):
+    with pytest.raises(ValueError, match=words):
+        launched(None, NAME, tiny(**CONVNEXT | new))
+
+
+# What a run carries beside its weights: adapters, a teacher, outputs stored with the
+# examples, tables of targets, means of weights and of embeddings.
+CARRYING = ("er+lora+soft_targets", "lwf", "derpp", "gdumb", "er_ace+ema", "er+ncm")
+
+
+@pytest.mark.parametrize("method", CARRYING)
+def test_killed_between_sessions_it_ends_with_the_same_bits(
+    tiny, launched, crashed, sharing, tmp_path, method
+):
+    new = {"methods": (method,), "classes": (4, 3, 3), "runs_per_block": 2}
+    expected = launched(None, NAME, tiny(**new))
+    crashed(tmp_path, NAME, tiny(**new), 1)
+    crashed(tmp_path, NAME, tiny(**new), 1)
+    found = launched(tmp_path, NAME, tiny(**new))
+    for name, values in expected.data_vars.items():
+        np.testing.assert_array_equal(found[name], values, err_msg=name)
+
+
+def test_rate_buffer_and_rank_are_swept_together(tiny, launched):
+    """Numbers in one program; sizes make methods of their own."""
+    sweep = {"learning_rate": (0.1, 0.01), "er__capacity": (100, 50)}
+    sweep |= {"lora__rank": (1, 2)}
+    new = {f"sweep__{name.replace('__', '.')}": v for name, v in sweep.items()}
+    config = tiny(methods=("er+lora",), seeds=1)
+    running.change(config, {n.replace("__", "."): v for n, v in new.items()})
+    found = launched(None, NAME, config)
+    assert found.sizes["arm"] == 8
+    ends = found["loss"].isel(bin=-1, seed=0).values
+    assert np.isfinite(ends).all() and len(set(ends.tolist())) == 8
 
 
 def test_outputs_of_new_classes_are_not_known(kept):

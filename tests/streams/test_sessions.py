@@ -166,6 +166,11 @@ def test_later_minibatches_may_be_composed_otherwise():
             [0.05] * 4 + [0.2] * 4,
         ),
         (Rehearsal(memory=4, weighting="sessions"), [1 / 8] * 8),
+        (Rehearsal(memory=12, new_weight=0.2), [1 / 52] * 4 + [1 / 13] * 12),
+        (
+            Rehearsal(memory=4, weighting="sessions", new_weight=0.0),
+            [0] * 4 + [0.25] * 4,
+        ),
     ],
 )
 def test_examples_count_as_the_rule_says(rule, expected):
@@ -173,7 +178,7 @@ def test_examples_count_as_the_rule_says(rule, expected):
     for _, state, items in drawn(stream, 2):
         weights = stream.weights(state, jax.tree.map(lambda x: x[0], items))
         if int(state.task) == 0:
-            np.testing.assert_allclose(weights, [1 / 4] * 4 + [0] * 4)
+            np.testing.assert_allclose(weights, [1 / 4] * 4 + [0] * (weights.size - 4))
         else:
             np.testing.assert_allclose(weights, expected, rtol=1e-6)
 
