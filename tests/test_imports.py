@@ -24,7 +24,7 @@ ALLOWED = {
     "metrics": set(),
     "streams": {"branch", "checks", "locks", "spelling"},
     "optim": {"branch", "checks", "spelling", "precision", "sharding", "units"},
-    "nets": {"units"},
+    "nets": {"units", "checks"},
     "precision": set(),
     "diagnostics": {"metrics"},
     "supervised": {

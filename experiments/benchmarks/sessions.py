@@ -26,9 +26,9 @@ from loplax.streams import datasets
 from loplax.supervised import losses
 
 
-def _images(name, data_dir):
+def _images(name, data_dir, **how):
     """Images of the size of MNIST's, of which nothing can be learned."""
-    del name, data_dir
+    del name, data_dir, how
     random = np.random.default_rng(0)
     images = lambda n: random.integers(0, 256, (n, 28, 28, 1), dtype=np.uint8)
     labels = lambda n: random.integers(0, 10, n, dtype=np.int32)

@@ -23,6 +23,10 @@ PRESETS = {
         "CIFAR-100, 60 classes, then 40 in 5 sessions; ConvNeXt with a frozen trunk; "
         "scaled protocol of SGM"
     ),
+    "paper": (
+        "ImageNet-1K, then Places365-LT in 5 sessions; ConvNeXt V2 Femto, published "
+        "weights; for an accelerator"
+    ),
     "many": "100 permutations of MNIST: does the gap deepen as plasticity is lost",
     "smoke": "seconds, on the digits; for tests",
 }
@@ -65,6 +69,11 @@ def get_config(preset: str = "laptop") -> ml_collections.ConfigDict:
     config.sessions = 5  # where the data come in random parts or permutations
     config.train_examples = 12_000  # the first so many, of each session's; 0: all
     config.test_examples = 500
+    config.train_per_class = ()  # the first so many, of each data set; 0: all
+    config.test_per_class = ()  # the same for testing
+    config.long_tail = ()  # of the last data set's classes: least, most, total
+    config.lists = ""  # folder of Places_LT_train.txt and Places_LT_test.txt instead
+    config.sides = ()  # to which photographs are scaled and cut; (): 256 and 224
     config.steps = 300  # minibatches per session
     config.batch = 128
     config.network = "mlp"  # mlp or convnext
@@ -115,7 +124,7 @@ def get_config(preset: str = "laptop") -> ml_collections.ConfigDict:
             if "capacity" in plugin.choices:
                 config[name].capacity = 200
         config.mir.replayed = 8
-    if preset in ("pretrained", "cifar"):
+    if preset in ("pretrained", "cifar", "paper"):
         config.order, config.subsets = "classes", "old_new"
         config.optimizer, config.adamw.learning_rate = "adamw", 1e-3
         config.adamw.weight_decay = 0.05
@@ -139,6 +148,22 @@ def get_config(preset: str = "laptop") -> ml_collections.ConfigDict:
         config.every = 10
         config.pretrain.steps = 3500  # 15 times through 30,000 images
         config.lora.rank = 24  # a quarter of the width of the first that learns
+    if preset == "paper":
+        config.dataset = "imagenet2012+places365_small"
+        config.classes = (1000, 73, 73, 73, 73, 73)
+        config.train_examples = config.test_examples = 0
+        config.train_per_class = (38, 0)  # 38,000 of ImageNet, as in a buffer of 48K
+        config.test_per_class = (0, 20)
+        config.long_tail = (5, 4980, 62_500)
+        config.network, config.convnext.frozen = "convnext", 2
+        config.convnext.dims = (48, 96, 192, 384)
+        config.convnext.depths = (2, 2, 6, 2)
+        config.convnext.side, config.convnext.patch = 7, 4
+        config.pretrain.weights = "model.safetensors"
+        config.steps, config.every = 600, 50
+        config.seeds = 6
+        config.adamw.learning_rate = 1.5e-3
+        config.lora.rank = 48
     if preset == "many":
         config.order, config.sessions = "permutations", 100
         config.subsets, config.observe = "recent", ("features",)

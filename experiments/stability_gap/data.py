@@ -1,5 +1,8 @@
 """What is learned in the sessions of the stability gap, and which of it in which."""
 
+import pathlib
+from collections.abc import Callable
+
 import numpy as np
 
 from loplax import checks, streams
@@ -19,32 +22,59 @@ def examples(config, data_dir: str | None = None):
       Images and labels for training, the same for testing, and how many classes.
 
     Raises:
-      ValueError: if there are fewer examples than asked for, no data, or images of
-        several sizes.
+      ValueError: if there are fewer examples than asked for, no data, images of several
+        sizes, or not one number for each data set.
     """
-    trains, tests, classes = [], [], 0
-    for name in config.dataset.split("+"):
-        found = datasets.load(name, data_dir)
-        for parts, images, labels, number in (
-            (trains, found.train_images, found.train_labels, config.train_examples),
-            (tests, found.test_images, found.test_labels, config.test_examples),
-        ):
-            parts.append(_first(images, labels + classes, number))
+    names = config.dataset.split("+")
+    for each in ("train_per_class", "test_per_class"):
+        if len(config[each]) not in (0, len(names)):
+            raise ValueError(
+                f"{each} must have a number for each of {names}, got {config[each]}."
+            )
+    parts, classes = [], 0
+    for i, name in enumerate(names):
+        last = i == len(names) - 1
+        found = datasets.load(
+            name,
+            data_dir,
+            train=_selection(config, "train", i, last),
+            test=_selection(config, "test", i, last),
+            sides=tuple(config.sides) or None,
+        )
+        train = _first(*found[:2], config.train_examples, classes)
+        parts.append((train, _first(*found[2:4], config.test_examples, classes)))
         classes += found.num_classes
-    sizes = sorted({images.shape[1:] for images, _ in trains})
+    sizes = sorted({train[0].shape[1:] for train, _ in parts})
     if len(sizes) > 1:
         raise ValueError(f"data sets must have images of one size, got {sizes}.")
-    join = lambda parts: tuple(map(np.concatenate, zip(*parts, strict=True)))
-    return join(trains), join(tests), classes
+    join = lambda each: tuple(map(np.concatenate, zip(*each, strict=True)))
+    train, test = map(join, zip(*parts, strict=True))
+    return train, test, classes
 
 
-def _first(images, labels, number: int) -> tuple[np.ndarray, np.ndarray]:
-    """The first examples; all for 0."""
+def _selection(config, part: str, number: int, last: bool) -> Callable | None:
+    """Which examples of a data set are read, by what is known without the images."""
+    if last and config.lists:
+        path = pathlib.Path(config.lists, f"Places_LT_{part}.txt")
+        return lambda records: streams.listed(records["filename"], path)
+    if last and config.long_tail and part == "train":
+        least, most, total = config.long_tail
+        return lambda records: streams.long_tail(
+            records["label"], least=least, most=most, total=total
+        )
+    most = (config[f"{part}_per_class"] or (0,) * (number + 1))[number]
+    if not most:
+        return None
+    return lambda records: streams.first_of_class(records["label"], most)
+
+
+def _first(images, labels, number: int, classes: int):
+    """The first examples, their labels behind other classes; all for 0."""
     checks.whole("number of examples", number, 0)
     if number > len(labels):
         raise ValueError(f"there are {len(labels)} examples, not {number}.")
     number = number or len(labels)
-    return images[:number], labels[:number]
+    return images[:number], labels[:number] + np.int32(classes)
 
 
 def base(config) -> int:

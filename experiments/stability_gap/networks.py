@@ -46,7 +46,9 @@ def _mlp(config, classes, base, train, test):
         plain = _plain(nets.MLP(hidden, classes, **options), train[0].shape[1:])
         if not base:
             return plain
-        return pretraining.begun(plain, _known(config, plain, base, train), HEAD, base)
+        return pretraining.begun(
+            plain, _trained(config, plain, base, train), HEAD, base
+        )
 
     return network, train, test
 
@@ -61,8 +63,10 @@ def _convnext(config, classes, base, train, test):
         )
     net = nets.ConvNeXt(classes, patches=images.patches(config), **sizes)
     plain, known = _plain(net, train[0].shape[1:]), None
-    if base:
-        known = _known(config, plain, base, train)
+    if config.pretrain.weights:
+        known = nets.convnext_from(config.pretrain.weights, net.clone(outputs=base)), ()
+    elif base:
+        known = _trained(config, plain, base, train)
     if frozen:
         trunk = lambda params, x: net.apply(
             {"params": params}, x, frozen, method="trunk"
@@ -94,10 +98,9 @@ def _plain(net, shape: tuple[int, ...]) -> Network:
     )
 
 
-def _known(config, network: Network, base: int, train) -> Any:
-    """``(params, stats)`` that know the first classes."""
+def _trained(config, network: Network, base: int, train) -> Any:
+    """``(params, stats)`` that have learned the first classes."""
     settings = config.pretrain.to_dict()
-    if weights := settings.pop("weights"):
-        return nets.convnext_from(weights), ()
+    del settings["weights"]
     data = tuple(part[train[1] < base] for part in train)
     return pretraining.pretrained(network, losses.cross_entropy, data, **settings)

@@ -3,11 +3,13 @@
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from experiments.launch import devices, running
 from experiments.studies import pretraining
+from loplax import nets
 from loplax.streams import datasets
 from loplax.studies import runs
 
@@ -126,19 +128,21 @@ def finished(small, files, tmp_path_factory):
     return folder, files(folder)
 
 
-# Of ImageNet's thousand classes, four.
+# Of the thousand classes of small ImageNet four, of photographs a few.
 SIZES = {  # classes, images of a class to learn from and to test on, shape
     "mnist": (10, 6_000, 1_000, (28, 28, 1)),
     "fashion_mnist": (10, 6_000, 1_000, (28, 28, 1)),
     "cifar100": (100, 500, 100, (32, 32, 3)),
     "imagenet32": (4, 700, 100, (32, 32, 3)),
+    "imagenet2012": (1000, 1, 1, (224, 224, 3)),
+    "places365_small": (365, 1, 1, (224, 224, 3)),
 }
 LOAD = datasets.load
 
 
-def _black(name, data_dir=None):
+def _black(name, data_dir=None, **how):
     if name not in SIZES:
-        return LOAD(name, data_dir)
+        return LOAD(name, data_dir, **how)
     classes, *numbers, shape = SIZES[name]
     made = []
     for number in numbers:
@@ -151,9 +155,21 @@ def _black(name, data_dir=None):
 def black_images(monkeypatch, tmp_path):
     """Black images in the numbers and sizes of the sets that need a download.
 
-    Nothing is learned from them before a study.
+    Nothing is learned from them before a study, and no feature is of interest.
     """
     monkeypatch.setattr(datasets, "load", _black)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     begin = lambda network, *_: network.init(jax.random.key(0))
     monkeypatch.setattr(pretraining, "_train", begin)
+
+    def features(network, variables, images):
+        one = jnp.zeros((1, *images.shape[1:]))
+        shape = jax.eval_shape(network, variables, one).shape
+        return np.zeros((len(images), *shape[1:]), np.float32)
+
+    def weights(path, net):
+        init = lambda: net.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+        return jax.tree.map(lambda x: np.zeros(x.shape), jax.eval_shape(init)["params"])
+
+    monkeypatch.setattr(pretraining, "features", features)
+    monkeypatch.setattr(nets, "convnext_from", weights)

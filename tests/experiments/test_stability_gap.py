@@ -3,14 +3,18 @@
 import jax
 import numpy as np
 import pytest
+from safetensors import numpy as safetensors_numpy
 
 from experiments.figures import figures, table
 from experiments.launch import running
 from experiments.stability_gap import config as configs
 from experiments.stability_gap import plot, study
 from experiments.studies import pretraining
+from loplax import nets
 from loplax.streams import datasets
 from loplax.supervised import losses, stateless
+from tests.nets import timm_weights
+from tests.streams import photographs
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 NAME = "stability_gap"
@@ -179,6 +183,58 @@ def test_a_frozen_trunk_is_what_the_whole_network_begins_with(tiny, kept):
 def test_networks_that_cannot_be_are_refused(tiny, kept, launched, new, words):
     with pytest.raises(ValueError, match=words):
         launched(None, NAME, tiny(**CONVNEXT | new))
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    """The files of the preset ``paper``, tiny: two data sets, lists, and weights."""
+    folder = tmp_path_factory.mktemp("published")
+    for name in photographs.CLASSES:
+        train, test = (photographs.photographs(name, n, n) for n in (60, 20))
+        photographs.prepare(name, folder, {"train": train, "validation": test})
+    for part, records in (("train", train[:25]), ("test", test[:12])):
+        lines = [f"{record['filename']} {record['label']}\n" for record in records]
+        (folder / f"Places_LT_{part}.txt").write_text("".join(lines))
+    net = nets.ConvNeXt(4, (4, 6, 8), (1, 1, 1), side=3, patch=4)
+    weights = timm_weights.invented(net)
+    safetensors_numpy.save_file(weights, folder / "model.safetensors")
+    return folder
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_the_papers_path_runs_on_files_of_its_formats(
+    published, launched, changed, kept, tmp_path, listed
+):
+    sizes = {
+        "classes": (4, 1, 2),
+        "train_per_class": (10, 0),
+        "test_per_class": (0, 3),
+        "long_tail": (3, 9, 16),
+        "lists": str(published) if listed else "",
+        "sides": (20, 16),
+        "convnext__dims": (4, 6, 8),
+        "convnext__depths": (1, 1, 1),
+        "convnext__side": 3,
+        "pretrain__weights": str(published / "model.safetensors"),
+        "lora__rank": 2,
+        "steps": 4,
+        "every": 2,
+        "batch": 8,
+        "er__later": (3, 2, 3),
+        "seeds": 2,
+        "methods": ("sgm+one_cycle",),
+    }
+    config = changed(configs.get_config("paper"), **sizes)
+    made = study.make(config, published)
+    (features, labels), (_, wanted) = made.data
+    assert features.shape[1:] == (1, 1, 8)
+    assert np.bincount(labels)[:4].max() <= 10
+    sizes = np.bincount(labels)[4:]
+    assert sizes.sum() == (25 if listed else 16)
+    assert (wanted >= 4).sum() == 12 if listed else np.bincount(wanted)[4:].max() <= 3
+    found = launched(None, NAME, config, data_dir=published)
+    assert np.isfinite(found["loss"].values).all()
+    assert set(found["task"].values.ravel()) == {1.0, 2.0}
 
 
 # What a run carries beside its weights: adapters, a teacher, outputs stored with the

@@ -1,5 +1,6 @@
 """Published weights: a network of timm in NumPy, and its weights in one of ours."""
 
+import functools
 import math
 import pickle
 import sys
@@ -11,6 +12,7 @@ from safetensors import numpy as safetensors_numpy
 
 from loplax import nets
 from loplax.nets import published
+from tests.nets import timm_weights
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
@@ -20,38 +22,7 @@ MEAN, STD = np.array(published.IMAGENET_MEAN), np.array(published.IMAGENET_STD)
 NO_CHANGE = {"mean": (0, 0, 0), "std": (1, 1, 1)}
 
 
-def invented(pointwise=(), response=lambda n: (n,)):
-    """Random weights by the names of timm, in PyTorch's layouts."""
-    shapes = {}
-
-    def layer(name, *shape):
-        shapes[f"{name}.weight"], shapes[f"{name}.bias"] = shape, shape[:1]
-
-    layer("stem.0", 4, 3, 4, 4)
-    layer("stem.1", 4)
-    for i, (size, depth) in enumerate(zip(NET.dims, NET.depths, strict=True)):
-        if i > 0:
-            layer(f"stages.{i}.downsample.0", NET.dims[i - 1])
-            layer(f"stages.{i}.downsample.1", size, NET.dims[i - 1], 2, 2)
-        for j in range(depth):
-            block = f"stages.{i}.blocks.{j}"
-            layer(f"{block}.conv_dw", size, 1, 7, 7)
-            layer(f"{block}.norm", size)
-            layer(f"{block}.mlp.fc1", 4 * size, size, *pointwise)
-            for part in ("weight", "bias"):
-                shapes[f"{block}.mlp.grn.{part}"] = response(4 * size)
-            layer(f"{block}.mlp.fc2", size, 4 * size, *pointwise)
-    layer("head.norm", 8)
-    layer("head.fc", 5, 8)
-    rng = np.random.default_rng(1)
-
-    def draw(name, shape):
-        kernel = len(shape) > 1 and "grn" not in name
-        scale = math.prod(shape[1:]) ** -0.5 if kernel else 0.3
-        mean = 0 if kernel or name.endswith("bias") else 1
-        return (mean + scale * rng.normal(size=shape)).astype(np.float32)
-
-    return {name: draw(name, shape) for name, shape in shapes.items()}
+invented = functools.partial(timm_weights.invented, NET)
 
 
 def timm(weights, images):
