@@ -169,7 +169,9 @@ def black_images(monkeypatch, tmp_path):
 
     def weights(path, net):
         init = lambda: net.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
-        return jax.tree.map(lambda x: np.zeros(x.shape), jax.eval_shape(init)["params"])
+        return jax.tree.map(
+            lambda x: np.zeros(x.shape, np.float32), jax.eval_shape(init)["params"]
+        )
 
     monkeypatch.setattr(pretraining, "features", features)
     monkeypatch.setattr(nets, "convnext_from", weights)
