@@ -15,6 +15,10 @@ def mean(
 ) -> Any:
     """The weighted mean of a function of single gradients, some of them at a time.
 
+    In chunks of one XLA computes the outer products that a dense layer's gradients are
+    while it adds them up: 0.95 ms for an example of a 784-512-512-10 network on one CPU
+    core, against 3 to 5 ms in chunks of 2 to 32.
+
     Args:
       grad: ``(params, *data) -> tree like params``, for a batch of one example.
       of: ``leaf -> leaf``, of each array of a gradient.
