@@ -30,6 +30,7 @@ def elastic_weight_consolidation(
 
     When a task is over, call ``consolidate``; chain it before an optimiser. For a part
     of the parameters use ``optax.masked``: norms, or those that are not binarised.
+    Plain SGD of rate :math:`\alpha` diverges where :math:`\alpha \lambda F > 2`.
 
     Args:
       strength: :math:`\lambda`, at least 0. May be traced.
