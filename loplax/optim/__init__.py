@@ -3,11 +3,22 @@
 from loplax.optim.a_gem import a_gem as a_gem
 from loplax.optim.adam import adam as adam
 from loplax.optim.ccbp import ccbp as ccbp
+from loplax.optim.consolidation import ConsolidationState as ConsolidationState
+from loplax.optim.consolidation import permuted as permuted
 from loplax.optim.continual_backprop import continual_backprop as continual_backprop
+from loplax.optim.elastic_weight_consolidation import (
+    elastic_weight_consolidation as elastic_weight_consolidation,
+)
+from loplax.optim.elastic_weight_consolidation import fisher as fisher
 from loplax.optim.frozen import FrozenState as FrozenState
 from loplax.optim.frozen import frozen as frozen
 from loplax.optim.hare_tortoise import hare_tortoise as hare_tortoise
 from loplax.optim.l2_init import l2_init as l2_init
+from loplax.optim.memory_aware_synapses import (
+    memory_aware_synapses as memory_aware_synapses,
+)
+from loplax.optim.memory_aware_synapses import sensitivity as sensitivity
+from loplax.optim.metaplastic import metaplastic as metaplastic
 from loplax.optim.normalize_and_project import (
     normalize_and_project as normalize_and_project,
 )
@@ -29,6 +40,9 @@ from loplax.optim.self_normalized_resets import (
 from loplax.optim.shrink_and_perturb import shrink_and_perturb as shrink_and_perturb
 from loplax.optim.spectral_regularization import (
     spectral_regularization as spectral_regularization,
+)
+from loplax.optim.synaptic_intelligence import (
+    synaptic_intelligence as synaptic_intelligence,
 )
 from loplax.optim.upgd import upgd as upgd
 from loplax.optim.wasserstein_regularization import (

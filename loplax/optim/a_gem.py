@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from loplax.optim import paths
+from loplax.optim import expected, paths
 
 
 def a_gem() -> optax.GradientTransformationExtraArgs:
@@ -68,15 +68,8 @@ def _named_alike(grads: dict[str, jax.Array], reference) -> dict[str, jax.Array]
         raise ValueError(
             "update needs reference=..., the gradient on examples of before."
         )
-    named = paths.by_path(reference).leaves
-    for path, grad in grads.items():
-        found = jnp.shape(named[path]) if path in named else "nothing"
-        if found != grad.shape:
-            raise ValueError(
-                f"reference must have {path!r}, {grad.shape}, got {found}; it has "
-                f"{list(named)}."
-            )
-    alike = {path: paths.at_least_float32(named[path]) for path in grads}
+    alike = expected.alike("reference", reference, grads)
+    alike = {path: paths.at_least_float32(leaf) for path, leaf in alike.items()}
     each = [jnp.max(jnp.abs(leaf), initial=0.0) for leaf in alike.values()]
     largest = functools.reduce(jnp.maximum, each, 0.0)
     scale = jnp.where(largest > 0, largest, 1)

@@ -27,10 +27,10 @@ class ScaleByUnitAdamState(NamedTuple):
 
 
 def scale_by_unit_adam(
-    units, b1=0.9, b2=0.999, eps=1e-8
+    units, b1=0.9, b2=0.999, eps=1e-8, eps_hat=False
 ) -> optax.GradientTransformationExtraArgs:
     """The scaling of `adam`, without its learning rate."""
-    groups = expected.groups(units, replaced=False)
+    groups = () if units is None else expected.groups(units, replaced=False)
     for name, value in (("b1", b1), ("b2", b2)):
         checks.in_range(name, value, 0, 1, below=True)
     checks.in_range("eps", eps)
@@ -55,6 +55,8 @@ def scale_by_unit_adam(
 
         def scale(m, v, c1, c2):
             c1, c2 = c1.astype(m.dtype), c2.astype(v.dtype)
+            if eps_hat:
+                return m * (jnp.sqrt(c2) / c1) / (jnp.sqrt(v) + eps)
             return (m / c1) / (jnp.sqrt(v / c2) + eps)
 
         updates = jax.tree.map(scale, mu, nu, first, second)
@@ -65,7 +67,13 @@ def scale_by_unit_adam(
 
 
 def adam(
-    learning_rate: optax.ScalarOrSchedule, units, b1=0.9, b2=0.999, eps=1e-8
+    learning_rate: optax.ScalarOrSchedule,
+    units,
+    b1=0.9,
+    b2=0.999,
+    eps=1e-8,
+    *,
+    eps_hat: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Adam with one step count per hidden unit.
 
@@ -80,12 +88,23 @@ def adam(
     they are when the moments are reset and the count is not. Equal to ``optax.adam``
     while nothing is replaced.
 
+    With ``eps_hat`` the small number is added before the correction:
+
+    .. math::
+      \Delta w = -\alpha \frac{\sqrt{1 - \beta_2^{t_w}}}{1 - \beta_1^{t_w}}
+      \frac{m_w}{\sqrt{v_w} + \epsilon}
+
+    That differs where gradients are as small as :math:`\epsilon`, as those of a decay
+    alone are.
+
     Args:
       learning_rate: a number (may be traced) or a schedule.
-      units: the ``UnitGroup`` records given to the wrapper that replaces units.
+      units: the ``UnitGroup`` records given to the wrapper that replaces units, or None
+        for one count in all, where nothing is replaced.
       b1: decay of the first moment, in [0, 1).
       b2: decay of the second moment, in [0, 1).
       eps: added to the denominator.
+      eps_hat: whether it is added to the root of the moment that is not corrected.
 
     Returns:
       An optimiser to wrap in `continual_backprop` or `redo`.
@@ -105,13 +124,14 @@ def adam(
       0
 
     References:
-      Kingma & Ba, `Adam <https://arxiv.org/abs/1412.6980>`_, 2014; counts per weight as
-      in the code of Dohare et al., Nature 632, 2024.
+      Kingma & Ba, `Adam <https://arxiv.org/abs/1412.6980>`_, 2014, with both places of
+      :math:`\epsilon` (section 2); counts per weight as in the code of Dohare et al.,
+      Nature 632, 2024.
     """
     if not callable(learning_rate):
         checks.in_range("learning_rate", learning_rate)
     return optax.chain(
-        scale_by_unit_adam(units, b1, b2, eps),
+        scale_by_unit_adam(units, b1, b2, eps, eps_hat),
         optax.scale_by_learning_rate(learning_rate),
     )
 

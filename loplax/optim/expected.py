@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from loplax import checks, sharding, spelling
+from loplax.units.paths import by_path
 
 
 def period(value) -> Callable[[jax.Array], jax.Array]:
@@ -19,6 +20,23 @@ def required_params(params) -> None:
     """Raises ``ValueError`` if ``update`` was called without the parameters."""
     if params is None:
         raise ValueError("update(grads, state, params) needs params, got None.")
+
+
+def alike(name: str, tree, like: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+    """Those leaves of a tree that have the paths and shapes of others.
+
+    Raises:
+      ValueError: if there is no such leaf, or it has another shape.
+    """
+    named = by_path(tree).leaves
+    for path, leaf in like.items():
+        found = jnp.shape(named[path]) if path in named else "nothing"
+        if found != leaf.shape:
+            raise ValueError(
+                f"{name} must have {path!r}, {leaf.shape}, got {found}; it has "
+                f"{list(named)}."
+            )
+    return {path: named[path] for path in like}
 
 
 def activations(units, features: Mapping[str, jax.Array]) -> dict[str, jax.Array]:

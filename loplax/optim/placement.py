@@ -85,7 +85,8 @@ def _require_last_link(name: str, frame: FrameType) -> None:
     after = len(links) - 1 - len(frame.f_locals.get("new_state", links))
     if after > 0:
         raise ValueError(
-            f"A wrapper that sets weights to exact values must be the last link of its "
-            f"chain; {after} more come after it in optax.{name} and would change them. "
-            "Put these before it, or inside: wrapper(optax.chain(...), ...)."
+            "What acts on whole updates, or sets weights to exact values, must be the "
+            f"last link of its chain; {after} more come after it in optax.{name} and "
+            "would change them. Put these before it, or inside: "
+            "wrapper(optax.chain(...), ...)."
         )

@@ -100,6 +100,30 @@ def normalize(groups, inner, number):
     return optim.normalize_and_project(optax.chain(inner, optax.scale(number)))
 
 
+def metaplastic(groups, inner, number):
+    return optax.chain(inner, optim.metaplastic(number))
+
+
+def synaptic_intelligence(groups, inner, number):
+    tx = optim.synaptic_intelligence(inner, strength=number)
+    return consolidated(tx, lambda params: ())
+
+
+def fisher(make):
+    """A method whose first parameters are those of an earlier task."""
+
+    def build(groups, inner, number):
+        ones = lambda params: (jax.tree.map(jnp.ones_like, params),)
+        return optax.chain(consolidated(make(number), ones), inner)
+
+    return Method(build, 0.1)
+
+
+def consolidated(tx, given):
+    init = lambda params: tx.consolidate(tx.init(params), params, *given(params))
+    return optax.GradientTransformationExtraArgs(init, tx.update)
+
+
 METHODS = {
     "a_gem": Method(project, 1.0),
     "adam": Method(adam, 0.01, inner=False),
@@ -114,9 +138,12 @@ METHODS = {
         decay_rate=0.9,
         utility="contribution",
     ),
+    "elastic_weight_consolidation": fisher(optim.elastic_weight_consolidation),
     "frozen": Method(freeze, 1.0),
     "hare_tortoise": wraps(optim.hare_tortoise, "momentum", 0.9, period=4),
     "l2_init": penalty(optim.l2_init, "weight_decay", 0.1),
+    "memory_aware_synapses": fisher(optim.memory_aware_synapses),
+    "metaplastic": Method(metaplastic, 1.35),
     "normalize_and_project": Method(normalize, 1.0),
     "one_cycle": wraps(optim.one_cycle, "pct_start", 0.3),
     "parseval_regularization": penalty(optim.parseval_regularization, "strength", 0.01),
@@ -140,6 +167,7 @@ METHODS = {
         optim.shrink_and_perturb, "shrink", 0.9, perturb_scale=0.1, period=5
     ),
     "spectral_regularization": penalty(optim.spectral_regularization, "strength", 0.01),
+    "synaptic_intelligence": Method(synaptic_intelligence, 0.1),
     "upgd": Method(upgd, 0.05, inner=False),
     "wasserstein_regularization": penalty(
         optim.wasserstein_regularization, "strength", 0.01
@@ -297,8 +325,9 @@ HOLDING = pytest.mark.parametrize("name", [n for n in METHODS if METHODS[n].inne
 def test_the_table_has_every_transformation():
     factories = {name for name in vars(optim) if callable(getattr(optim, name))}
     factories = {name for name in factories if name.islower()}
-    # One of them reads states, the other one only marks them.
-    assert factories - {"newly_replaced", "restartable"} == set(METHODS)
+    # Some read states or give importances, one only marks states.
+    others = {"newly_replaced", "restartable", "fisher", "sensitivity", "permuted"}
+    assert factories - others == set(METHODS)
 
 
 @EVERY

@@ -83,14 +83,15 @@ def test_optax_adam_in_every_precision(net, dtype):
         jax.tree.map(close, ours, theirs)
 
 
-def test_a_replaced_unit_starts_as_a_fresh_adam(net):
+@pytest.mark.parametrize("eps_hat", [False, True])
+def test_a_replaced_unit_starts_as_a_fresh_adam(net, eps_hat):
     """After a replacement its weights move as under a new Adam, all others as before.
 
     The trap: moments reset without the count of the bias correction, so that a first
     step is not of size lr. The unit's incoming and outgoing weights and its bias count.
     """
     tx = optim.redo(
-        optim.adam(LR, net.groups),
+        optim.adam(LR, net.groups, eps=1e-12, eps_hat=eps_hat),
         net.groups,
         threshold=0.1,
         period=PERIOD,
@@ -98,10 +99,10 @@ def test_a_replaced_unit_starts_as_a_fresh_adam(net):
     )
     features = net.features(2, (STEPS,), silent=DEAD)
     updates, state = play(net, tx, features=features)
-    old, _ = play(net, optax.adam(LR))
+    old, _ = play(net, optax.adam(LR, eps=1e-12))
 
     grads = jax.tree.map(lambda g: g[PERIOD:], net.random(1, (STEPS,)))
-    fresh = optax.adam(LR)
+    fresh = optax.adam(LR, eps=1e-12)
     new_state, new = fresh.init(net.random(0)), []
     update = jax.jit(fresh.update)
     for i in range(STEPS - PERIOD):
@@ -121,6 +122,21 @@ def test_a_replaced_unit_starts_as_a_fresh_adam(net):
     for name, unit in DEAD.items():
         expected = np.where(np.arange(4) == unit, STEPS - PERIOD, STEPS)
         np.testing.assert_array_equal(counts[name], expected)
+
+
+def test_eps_hat_is_added_before_the_correction(net):
+    """Once eps counts, it is another optimiser: eps at step t is eps / sqrt(1 - b2^t).
+
+    Without units, too.
+    """
+    for units_or_none in (net.groups, None):
+        tx = optim.adam(LR, units_or_none, eps=0.01, eps_hat=True)
+        ours, _ = play(net, tx, steps=2)
+        for t, of in enumerate((1 - 0.999, 1 - 0.999**2)):
+            theirs, _ = play(net, optax.adam(LR, eps=0.01 / np.sqrt(of)), steps=2)
+            for name in net.shapes:
+                expected = theirs[name][t]
+                np.testing.assert_allclose(ours[name][t], expected, rtol=1e-4)
 
 
 def test_weights_of_no_unit_keep_the_global_count(net):

@@ -25,6 +25,7 @@ class Case(NamedTuple):
     needs_features: bool = False
     must_be_last: bool = False
     draws_weights: bool = False
+    half: bool = True  # whether it takes weights of half precision
 
     def fixed(self):
         """The first value of each number."""
@@ -109,6 +110,40 @@ def make_regularizers(groups, key, exponent, scale, **strength):
         optim.wasserstein_regularization(**strength),
         optax.sgd(0.1),
     )
+
+
+def make_metaplastic(groups, key, learning_rate, m):
+    inner = optim.adam(learning_rate, groups, eps_hat=True)
+    return optax.chain(inner, optim.metaplastic(m))
+
+
+def make_consolidating(groups, key, strength, decay):
+    """Two of them, after a task that left all weights where they begin."""
+    parts = (
+        optim.elastic_weight_consolidation(strength, decay=decay),
+        optim.elastic_weight_consolidation(strength, through=jnp.sign),
+        optim.memory_aware_synapses(strength),
+    )
+    tx = optax.chain(*parts, optax.sgd(0.1))
+
+    def init(params):
+        ones = jax.tree.map(jnp.ones_like, params)
+        *mine, last = tx.init(params)
+        pairs = zip(parts, mine, strict=True)
+        return (*(p.consolidate(state, params, ones) for p, state in pairs), last)
+
+    return optax.GradientTransformationExtraArgs(init, tx.update)
+
+
+def make_synaptic_intelligence(groups, key, **numbers):
+    tx = optim.synaptic_intelligence(optax.sgd(0.1), path=jnp.sign, **numbers)
+
+    def init(params):
+        state = tx.init(params)
+        ones = jax.tree.map(jnp.ones_like, state.path)
+        return tx.consolidate(state._replace(path=ones), params)
+
+    return optax.GradientTransformationExtraArgs(init, tx.update)
 
 
 CASES = {
@@ -202,9 +237,24 @@ CASES = {
         make_regularizers,
         {"strength": (0.01, 0.03), "exponent": (2, 1), "scale": (2, 1)},
     ),
+    "metaplastic": Case(
+        make_metaplastic,
+        {"learning_rate": (0.1, 0.01), "m": (0.5, 2.0)},
+        must_be_last=True,
+        half=False,
+    ),
+    "consolidating": Case(
+        make_consolidating, {"strength": (0.5, 0.1), "decay": (0.9, 0.5)}
+    ),
+    "synaptic_intelligence": Case(
+        make_synaptic_intelligence,
+        {"strength": (0.5, 0.1), "xi": (1.0, 0.2)},
+        must_be_last=True,
+    ),
 }
 # Those whose course is not random, and those that draw other numbers in bfloat16.
 WITHOUT_KEY = {"a_gem", "in_sessions", "l2_init", "adam", "wrappers", "regularizers"}
+WITHOUT_KEY |= {"metaplastic", "consolidating", "synaptic_intelligence"}
 NOISY = {"shrink_and_perturb", "ccbp", "upgd", "selective_weight_reinitialization"}
 # All other numbers enter the computation beside one of these.
 SWEEPS = [
@@ -218,6 +268,8 @@ SWEEPS = [
     ("shrink_and_perturb", "period"),
     ("l2_init", "weight_decay"),
     ("adam", "learning_rate"),
+    ("metaplastic", "m"),
+    ("consolidating", "strength"),
 ]
 each_case = pytest.mark.parametrize("name", CASES)
 
@@ -416,6 +468,10 @@ def test_dtypes_and_structure(net, name, dtype, traced):
             state = tx.init(params)
             return state, tx.update(params, state, params, features=features)
 
+        if dtype in ("bfloat16", "mixed") and not case.half:
+            with pytest.raises(ValueError, match="need float32 or more, got bfloat16"):
+                jax.eval_shape(step, params, case.traced())
+            return
         before, (updates, after) = jax.eval_shape(step, params, case.traced())
         of = lambda tree: jax.tree.map(lambda x: (x.shape, x.dtype), tree)
         assert of(after) == of(before)
@@ -428,7 +484,7 @@ def test_dtypes_and_structure(net, name, dtype, traced):
             assert update.dtype in ((param.dtype, wide) if free else (param.dtype,))
 
 
-@each_case
+@pytest.mark.parametrize("name", [name for name in CASES if CASES[name].half])
 def test_bfloat16_run(bench, name):
     """A bfloat16 network stays bfloat16 and replaces as many units at each step."""
     case = CASES[name]

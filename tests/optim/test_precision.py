@@ -40,6 +40,26 @@ CASES = {
         )
     ),
 }
+
+
+def consolidated(tx, *importance):
+    """Held where it begins, with the importances of the parameters' paths."""
+    init = lambda params: tx.consolidate(tx.init(params), params, *importance)
+    return optax.GradientTransformationExtraArgs(init, tx.update)
+
+
+ONES = {"w": jnp.ones((2, 3)), "b": jnp.ones(3)}
+CASES |= {
+    "elastic_weight_consolidation": lambda s: optax.chain(
+        consolidated(optim.elastic_weight_consolidation(0.1), ONES), optax.scale(-1.0)
+    ),
+    "memory_aware_synapses": lambda s: optax.chain(
+        consolidated(optim.memory_aware_synapses(0.1), ONES), optax.scale(-1.0)
+    ),
+    "synaptic_intelligence": lambda s: consolidated(
+        optim.synaptic_intelligence(optax.sgd(1.0), strength=0.1)
+    ),
+}
 PATTERN = np.array([[0.25, -0.9375, 0.5], [0.75, 0.375, -0.125]])
 
 
