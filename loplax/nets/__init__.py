@@ -3,6 +3,14 @@
 from loplax.nets import input_normalization
 from loplax.nets.actor_critic import ActorCritic
 from loplax.nets.batch_norm import restart_statistics
+from loplax.nets.binary import BinaryMLP, BinaryVGG
+from loplax.nets.binary_layers import (
+    BinaryConv,
+    BinaryDense,
+    latent_uniform,
+    sign_hardtanh,
+    sign_identity,
+)
 from loplax.nets.conv import ConvNet
 from loplax.nets.convnext import ConvNeXt, GlobalResponseNorm
 from loplax.nets.layers import (
@@ -22,6 +30,10 @@ from loplax.nets.resnet import ResNet18, resnet18_reference_units
 __all__ = [
     "ACTIVATIONS",
     "ActorCritic",
+    "BinaryConv",
+    "BinaryDense",
+    "BinaryMLP",
+    "BinaryVGG",
     "MLP",
     "NORMALIZATIONS",
     "ConvNeXt",
@@ -32,6 +44,7 @@ __all__ = [
     "input_normalization",
     "kaiming_normal",
     "kaiming_uniform",
+    "latent_uniform",
     "learn_in_turn",
     "low_rank",
     "max_pool",
@@ -40,4 +53,6 @@ __all__ = [
     "pytorch_uniform",
     "resnet18_reference_units",
     "restart_statistics",
+    "sign_hardtanh",
+    "sign_identity",
 ]

@@ -67,8 +67,8 @@ def _check_place(group, weights, shapes) -> None:
     _check_axis(group.name, weights.path, weights.axis, shape)
     if weights.through not in (None, "sign", "function"):
         raise ValueError(
-            f"{group.name}: {weights.through=} of {weights.path!r} must be None, 'sign' "
-            "or 'function'."
+            f"{group.name}: {weights.through=} of {weights.path!r} must be None, "
+            "'sign' or 'function'."
         )
     outer, inner = weights.repeat
     if min(outer, inner, weights.groups) < 1 or weights.start < 0:

@@ -126,7 +126,9 @@ def analyse(closed: core.ClosedJaxpr, kept: int, params: Any) -> Findings:
         values.append(flow.Value(labels.free(shape), origin))
         if path in book.shapes:
             values[-1] = book.parameter(path)._replace(
-                number=np.zeros((), var.aval.dtype) if max(shape, default=1) > 1 else None
+                number=np.zeros((), var.aval.dtype)
+                if max(shape, default=1) > 1
+                else None
             )
     outputs = rules.follow(book, walk.flatten(closed, kept), values)
     returned = set()
