@@ -109,7 +109,9 @@ def test_found_exactly_if_it_is_0_at_0(first, rest):
     """Whatever functions are put one after the other."""
     parts = [STARTS[first], *(LINKS[name] for name in rest)]
     function = lambda w: functools.reduce(lambda w, part: part(w), parts, w)
-    found = units.find(lambda p, x: jnp.tanh(x @ p["w0"]) @ function(p["w1"]), PARAMS, X)
+    found = units.find(
+        lambda p, x: jnp.tanh(x @ p["w0"]) @ function(p["w1"]), PARAMS, X
+    )
     assert (found.names == ("w0",)) == (function(jnp.zeros(())) == 0)
     if found and found[0].outgoing[0].through == "sign":
         w = jnp.array([1e-30, 0.3, 7.0, -1e-30, -0.3, -7.0])
