@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import jax
 from flax import linen as nn
 
-from loplax import checks
 from loplax.nets import binary_layers, layers
 
 
@@ -24,8 +23,9 @@ class BinaryMLP(nn.Module):
       normalization: ``"batch"``, or ``"layer"`` for a norm of each example alone.
       affine: whether norms have a scale and a bias.
       running: whether batch norm evaluates with running statistics, the
-        ``batch_stats``; else with those of the batch that it is given, always, and the
-        network has no statistics to keep.
+        ``batch_stats``; else with those of the batch that it is given, always: what an
+        example gets then depends on the others, and a batch of one gets nothing but
+        biases. There are no statistics to keep.
       binary: whether weights and activations are binarised. If not, the same layers
         have real weights and ReLU: the network that the binarised one is compared with.
       binarize_input: whether to take `sign_hardtanh` of the inputs first.
@@ -110,7 +110,8 @@ class BinaryVGG(nn.Module):
 
     Every layer is a `BinaryConv`, after every second one a 2x2 max pool, a norm and
     `sign_hardtanh`. All but the last convolution are padded: 32x32 images leave a map
-    of 3x3.
+    of 3x3. The gradient of a pool is divided between values that are equal, which sums
+    of signs often are; PyTorch's goes to the first.
 
     Attributes:
       outputs: number of outputs.
@@ -181,5 +182,6 @@ class BinaryVGG(nn.Module):
 def _check(net: BinaryMLP | BinaryVGG, **sizes: Sequence[int]) -> None:
     """Raises ``ValueError`` unless the attributes are in range."""
     layers.check_sizes(outputs=(net.outputs,), **sizes)
-    checks.one_of("normalization", net.normalization, ("batch", "layer"))
-    checks.in_range("dropout", net.dropout, 0, 1, below=True)
+    layers.check_choice("normalization", net.normalization, ("batch", "layer"))
+    if not 0 <= net.dropout < 1:
+        raise ValueError(f"dropout must be in [0, 1), got {net.dropout}.")
