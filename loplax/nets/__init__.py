@@ -3,6 +3,14 @@
 from loplax.nets import input_normalization
 from loplax.nets.actor_critic import ActorCritic
 from loplax.nets.batch_norm import restart_statistics
+from loplax.nets.binary import BinaryMLP, BinaryVGG
+from loplax.nets.binary_layers import (
+    BinaryConv,
+    BinaryDense,
+    latent_uniform,
+    sign_hardtanh,
+    sign_identity,
+)
 from loplax.nets.conv import ConvNet
 from loplax.nets.convnext import ConvNeXt, GlobalResponseNorm
 from loplax.nets.layers import (
@@ -23,6 +31,10 @@ from loplax.nets.resnet import ResNet18, resnet18_reference_units
 __all__ = [
     "ACTIVATIONS",
     "ActorCritic",
+    "BinaryConv",
+    "BinaryDense",
+    "BinaryMLP",
+    "BinaryVGG",
     "MLP",
     "NORMALIZATIONS",
     "ConvNeXt",
@@ -34,6 +46,7 @@ __all__ = [
     "input_normalization",
     "kaiming_normal",
     "kaiming_uniform",
+    "latent_uniform",
     "learn_in_turn",
     "low_rank",
     "max_pool",
@@ -42,4 +55,6 @@ __all__ = [
     "pytorch_uniform",
     "resnet18_reference_units",
     "restart_statistics",
+    "sign_hardtanh",
+    "sign_identity",
 ]

@@ -16,7 +16,8 @@ def restart_statistics(
     """Gives the running statistics of replaced units their initial values.
 
     A batch norm belongs to a group if its scale or shift is among the group's
-    ``scales`` or ``biases``.
+    ``scales`` or ``biases``; or, having neither, if it is the ``norm`` inside the
+    layer whose ``kernel`` is ``incoming``, as in `BinaryMLP`.
 
     Args:
       groups: the ``UnitGroup`` records.
@@ -40,11 +41,19 @@ def restart_statistics(
     """
     flat = traverse_util.flatten_dict(stats, sep="/")
     for group in groups:
-        for axis in (*group.scales, *group.biases):
-            layer = axis.path.rpartition("/")[0]
+        owned = [(_layer(axis), axis) for axis in (*group.scales, *group.biases)]
+        for axis in group.incoming:
+            layer = f"{_layer(axis)}/norm"
+            if axis.path.endswith("kernel") and layer not in dict(owned):
+                owned.append((layer, axis._replace(axis=0)))
+        for layer, axis in owned:
             for path, initial in ((f"{layer}/mean", 0), (f"{layer}/var", 1)):
                 if path in flat:
                     lies = jax.typeof(flat[path]).sharding
                     mask = axis.spread(replaced[group.name], flat[path].shape, lies)
                     flat[path] = jnp.where(mask, initial, flat[path])
     return traverse_util.unflatten_dict(flat, sep="/")
+
+
+def _layer(axis: units.WeightAxis) -> str:
+    return axis.path.rpartition("/")[0]

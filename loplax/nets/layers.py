@@ -113,7 +113,7 @@ def pytorch_uniform() -> nn.initializers.Initializer:
 
 def _kaiming(activation: str, distribution: str) -> nn.initializers.Initializer:
     gains = {name: gain for name, (_, gain) in ACTIVATIONS.items()} | {"linear": 1.0}
-    _check_choice("activation", activation, gains)
+    check_choice("activation", activation, gains)
     scale = gains[activation] ** 2
     return nn.initializers.variance_scaling(scale, "fan_in", distribution)
 
@@ -129,8 +129,8 @@ def check(activation: str, normalization: str, **sizes: Sequence[int]) -> None:
     Raises:
       ValueError: if they are not.
     """
-    _check_choice("activation", activation, ACTIVATIONS)
-    _check_choice("normalization", normalization, NORMALIZATIONS)
+    check_choice("activation", activation, ACTIVATIONS)
+    check_choice("normalization", normalization, NORMALIZATIONS)
     check_sizes(**sizes)
 
 
@@ -141,6 +141,7 @@ def check_sizes(**sizes: Sequence[int]) -> None:
             raise ValueError(f"{name} must be integers of at least 1, got {values}.")
 
 
-def _check_choice(name: str, value: str, known) -> None:
+def check_choice(name: str, value: str, known) -> None:
+    """Raises ``ValueError`` unless the value is a known name."""
     if value not in known:
         raise ValueError(f"{name} must be one of {list(known)}, got {value!r}.")

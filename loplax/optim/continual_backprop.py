@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from loplax import checks
@@ -62,6 +63,7 @@ def continual_backprop(
     initializer=None,
     budget: str = "eligible",
     bias_transfer: bool = False,
+    release: float | Array | None = None,
     max_replacements: int | None = None,
     reset_inner: bool = True,
     key: Array,
@@ -113,6 +115,12 @@ def continual_backprop(
         otherwise.
       bias_transfer: whether the biases of the next layers absorb the mean output
         :math:`W_\text{out} f / (1 - \eta^a)` of a replaced unit.
+      release: for binarised networks: a unit is released instead of replaced. Its
+        incoming and outgoing weights :math:`w` become :math:`r \operatorname{sign}(w)`
+        with this magnitude :math:`r > 0`; nothing is drawn, and biases, scales and
+        running statistics stay. The network computes what it did, exactly, and what had
+        been consolidated can change its sign again. An outgoing weight of 0 has the
+        sign 0, but after one step it is +-1, as large as any. May be traced.
       max_replacements: static bound on replacements per layer and step. What exceeds
         it waits in the budget, or is dropped if that is random. Default: the rate
         times the layer's size, rounded up; where the rate is traced, the size, so give
@@ -126,8 +134,9 @@ def continual_backprop(
       ``optim.ReplacementState`` with `UnitStatistics` per group name.
 
     Raises:
-      ValueError: on construction, for values out of range, an unknown name, or a layer
-        without a bias for the transfer; from ``init``, for units that do not fit the
+      ValueError: on construction, for values out of range, an unknown name, a layer
+        without a bias for the transfer, or a release of weights that enter by more than
+        their sign or with a transfer; from ``init``, for units that do not fit the
         parameters; from ``update``, for features that are missing or of the wrong
         shape, or inside an optax wrapper that would change the new weights.
 
@@ -159,6 +168,7 @@ def continual_backprop(
     checks.in_range("replacement_rate", replacement_rate, 0, 1)
     checks.in_range("maturity_threshold", maturity_threshold)
     checks.in_range("decay_rate", decay_rate, 0, 1, below=True)
+    _check_release(release, bias_transfer)
     if max_replacements is not None:
         checks.whole("max_replacements", max_replacements, 1)
     checks.one_of("utility", utility, list(utilities.TERMS))
@@ -258,8 +268,21 @@ def continual_backprop(
         initializer=initializer,
         reset_inner=reset_inner,
         bias_transfer=bias_transfer,
+        release=release,
         key=key,
     )
+
+
+def _check_release(release, bias_transfer: bool) -> None:
+    if release is None:
+        return
+    checks.in_range("release", release)
+    if not isinstance(release, jax.core.Tracer) and not np.all(release):
+        raise ValueError(f"release must be above 0, got {release}.")
+    if bias_transfer:
+        raise ValueError(
+            "release loses nothing that a bias_transfer could make up for."
+        )
 
 
 def _corrected(mean_activation: dict[str, Array], discount: Array):

@@ -77,12 +77,19 @@ def activations(units, features: Mapping[str, jax.Array]) -> dict[str, jax.Array
     return found
 
 
-def groups(units, *, replaced: bool = True, bias_transfer: bool = False) -> tuple:
+def groups(
+    units,
+    *,
+    replaced: bool = True,
+    bias_transfer: bool = False,
+    released: bool = False,
+) -> tuple:
     """Returns the groups as a tuple, checked as far as possible without parameters.
 
     Raises:
-      ValueError: if there are none, a name occurs twice, or ``bias_transfer`` is wanted
-        and some outgoing weight has no bias to take the mean.
+      ValueError: if there are none, a name occurs twice, ``bias_transfer`` is wanted
+        and some outgoing weight has no bias to take the mean or is no plain factor, or
+        units are to be ``released`` whose weights enter by more than their sign.
     """
     units = tuple(units)
     layers = [group.name for group in units]
@@ -98,5 +105,17 @@ def groups(units, *, replaced: bool = True, bias_transfer: bool = False) -> tupl
                 raise ValueError(
                     f"bias_transfer: {axis.path!r}, which reads layer {group.name!r}, "
                     "adds no bias."
+                )
+            if bias_transfer and axis.through:
+                raise ValueError(
+                    f"bias_transfer: {axis.path!r} enters through a function, so it "
+                    "does not tell what its layer loses; use plain weights."
+                )
+        for axis in (*group.incoming, *group.outgoing):
+            if released and axis.through != "sign":
+                raise ValueError(
+                    f"release: {axis.path!r} of layer {group.name!r} enters by more "
+                    "than its sign, so its size cannot change alone; all incoming and "
+                    f"outgoing weights need through='sign', not {axis.through!r}."
                 )
     return units

@@ -176,6 +176,37 @@ def replace_weights(groups, replacement: Replacement, initial, params, updates):
     return new.unflatten()
 
 
+def release_weights(groups, released: Mapping, magnitude, params, weights, updates):
+    """Changes ``updates`` so that the chosen units' weights are small, of one size.
+
+    They keep the signs that they have after the inner optimiser's step. Where the size
+    would be lost beside the old weight in rounding, it is a little larger.
+
+    Args:
+      groups: the ``UnitGroup`` records.
+      released: per group name, which units are released, bool ``[size]``.
+      magnitude: of the released weights.
+      params: parameters before the step.
+      weights: the parameters by path, after the inner optimiser's step.
+      updates: the inner optimiser's updates.
+
+    Returns:
+      The updates.
+    """
+    old, new = paths.by_path(params).leaves, paths.by_path(updates)
+    for group in groups:
+        for axis in (*group.incoming, *group.outgoing):
+            param = old[axis.path]
+            mask = axis.spread(
+                released[group.name], param.shape, jax.typeof(param).sharding
+            )
+            least = 2 * jnp.finfo(param.dtype).eps * jnp.abs(param)
+            size = jnp.maximum(magnitude, least)
+            change = difference(jnp.sign(weights[axis.path]) * size, param)
+            new.leaves[axis.path] = jnp.where(mask, change, new.leaves[axis.path])
+    return new.unflatten()
+
+
 def difference(value, param: jax.Array) -> jax.Array:
     """The update that makes ``param`` the value, exactly but for its own rounding.
 

@@ -21,6 +21,11 @@ outgoing weights, each with the activation that *it* multiplies: behind a flatte
 image, or under a kernel as large as the image, the activation at its own position;
 where several layers read the unit, perhaps after a norm, what that layer reads.
 
+Weights are the parameters. Those of a binarised layer are the latent ones, whose size
+says how sure their signs are, so that units with consolidated weights are kept. With
+the signs themselves, all of size 1, the contribution would be mean|h|, which is 1 for
+every unit whose activation is a sign.
+
 Source: Dohare et al., "Loss of plasticity in deep continual learning", Nature 632,
 768-774 (2024), Methods, and the authors' code for the variants.
 """

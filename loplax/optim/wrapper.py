@@ -23,7 +23,9 @@ class ReplacementState(NamedTuple):
       units: what the method knows of the units, one NamedTuple per group name.
       replaced: units replaced by update number ``count``, bool ``[size]`` per group
         name. It stays as it is while an outer wrapper rests: `newly_replaced` gives
-        every replacement once.
+        every replacement once. Empty where units are released.
+      released: likewise the units that were released by this update; empty where they
+        are replaced.
       initial: per path, the values to which biases and scales of replaced units return.
       count: updates made, int32 scalar.
       key: typed random key; update ``count`` draws from ``fold_in(key, count)``.
@@ -32,6 +34,7 @@ class ReplacementState(NamedTuple):
     inner: optax.OptState
     units: dict[str, Any]
     replaced: dict[str, Array]
+    released: dict[str, Array]
     initial: dict[str, Array]
     count: Array
     key: Array
@@ -101,6 +104,7 @@ def replacing(
     initializer,
     reset_inner: bool,
     bias_transfer: bool = False,
+    release: float | Array | None = None,
     key: Array,
 ) -> optax.GradientTransformationExtraArgs:
     """Wraps an optimiser so that the units that a method selects are replaced.
@@ -113,6 +117,7 @@ def replacing(
       initializer: distribution of incoming weights, as `initializers.for_path` takes.
       reset_inner: whether the inner state of replaced weights is reset.
       bias_transfer: whether the next biases absorb the mean output of the units.
+      release: magnitude that the weights of units get that are released, not replaced.
       key: typed random key.
 
     Returns:
@@ -122,7 +127,8 @@ def replacing(
       ValueError: as `continual_backprop`.
     """
     checks.typed_key(key)
-    groups = expected.groups(units, bias_transfer=bias_transfer)
+    releases = release is not None
+    groups = expected.groups(units, bias_transfer=bias_transfer, released=releases)
     bounds = {group.name: capacity(group.size) for group in groups}
     inner = optax.with_extra_args_support(inner)
 
@@ -131,14 +137,21 @@ def replacing(
         return ReplacementState(
             inner=inner.init(params),
             units={group.name: method.new(group) for group in groups},
-            replaced={group.name: jnp.zeros(group.size, bool) for group in groups},
-            initial=replacement.restart_values(groups, params),
+            **told({group.name: jnp.zeros(group.size, bool) for group in groups}),
+            initial={} if releases else replacement.restart_values(groups, params),
             count=jnp.zeros((), jnp.int32),
             key=keys.copy(key),
         )
 
+    def told(chosen: dict[str, Array]) -> dict[str, dict[str, Array]]:
+        """The fields of the state that tell of the units chosen by an update."""
+        names = ("released", "replaced") if releases else ("replaced", "released")
+        return dict(zip(names, (chosen, {}), strict=True))
+
     def choose(step, selections, params) -> replacement.Replacement:
-        draw = replacement.draw_weights(groups, params, initializer, bounds)
+        draw = lambda key: {}
+        if not releases:
+            draw = replacement.draw_weights(groups, params, initializer, bounds)
 
         def replace(key, operands):
             chosen = {n: method.select(x, bounds[n]) for n, x in operands.items()}
@@ -148,6 +161,13 @@ def replacing(
         due = jnp.any(jnp.stack([selection.due for selection in selections.values()]))
         operands = {name: selection.operands for name, selection in selections.items()}
         return keys.when(due, replace, step.base_key, step.count, "weights", operands)
+
+    def start_again(chosen, initial, params, weights, updates):
+        if releases:
+            return replacement.release_weights(
+                groups, chosen.replaced, release, params, weights, updates
+            )
+        return replacement.replace_weights(groups, chosen, initial, params, updates)
 
     def update(grads, state, params=None, *, features=None, **extra_args):
         expected.required_params(params)
@@ -159,7 +179,7 @@ def replacing(
         inner_state = state.inner
         if reset_inner:
             inner_state = replacement.reset_state(
-                inner, inner_state, groups, state.replaced, params
+                inner, inner_state, groups, state.replaced | state.released, params
             )
         updates, inner_state = inner.update(
             grads, inner_state, params, features=features, **extra_args
@@ -185,9 +205,7 @@ def replacing(
             updates = replacement.transfer_means(
                 groups, chosen.replaced, means, step.weights, updates
             )
-        updates = replacement.replace_weights(
-            groups, chosen, state.initial, params, updates
-        )
+        updates = start_again(chosen, state.initial, params, step.weights, updates)
         statistics = {
             name: method.forget(known, chosen.replaced[name])
             for name, known in statistics.items()
@@ -195,7 +213,7 @@ def replacing(
         state = state._replace(
             inner=inner_state,
             units=precision.like(statistics, state.units),
-            replaced=chosen.replaced,
+            **told(chosen.replaced),
             count=count,
         )
         return updates, state
@@ -214,7 +232,8 @@ def newly_replaced(before: optax.OptState, after: optax.OptState) -> dict[str, A
 
     ``state.replaced`` tells of the last update that the transformation itself made.
     While an outer wrapper rests (``optax.apply_if_finite``, say), that is an old story:
-    acting on it again would restart statistics at every such step.
+    acting on it again would restart statistics at every such step. Units that were
+    released go on as they are, and are none of these.
 
     Args:
       before: state of the whole optimiser before the update.

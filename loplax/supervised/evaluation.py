@@ -52,17 +52,33 @@ def evaluate(
         )
 
     def weighed(params, stats, x, y, weights):
-        values = measure(problem, problem.network.predict(params, stats, x), y)
+        if not (apart and problem.by_subset):
+            return _sums(problem, params, stats, x, y, weights)
+        now = state._replace(params=params, stats=stats)
 
-        def weigh(value):
-            value = value.reshape(-1, *[1] * len(apart))
-            # Without weight the loss may be infinite: of a masked class, say.
-            return jnp.sum(value * weights, axis=0, where=weights > 0)
+        def on_subset(number, weights):
+            return _sums(problem, *problem.by_subset(now, number), x, y, weights)
 
-        return jax.tree.map(weigh, values), jnp.sum(weights, axis=0)
+        def one(subset):
+            there = jnp.any(subset[1] > 0)
+            return branch.cond(there, on_subset, None, *subset)
+
+        return jax.lax.map(one, (jnp.arange(*apart), weights.T))
 
     found, number = total(state, held_out, weighed)
     return jax.tree.map(lambda x: x / number, found)
+
+
+def _sums(problem: Problem, params, stats, x, y, weights: jax.Array):
+    """Weighted sums of a batch's measures, and of the weights."""
+    values = measure(problem, problem.network.predict(params, stats, x), y)
+
+    def weigh(value):
+        value = value.reshape(-1, *[1] * (weights.ndim - 1))
+        # Without weight the loss may be infinite: of a masked class, say.
+        return jnp.sum(value * weights, axis=0, where=weights > 0)
+
+    return jax.tree.map(weigh, values), jnp.sum(weights, axis=0)
 
 
 def total(state: TrainState, held_out: base.HeldOut, of: Callable[..., Any]) -> Any:

@@ -119,6 +119,9 @@ class Problem(NamedTuple):
       evaluated: ``TrainState -> (params, stats)`` of what is tested, by the beginning
         of the names that the measures get; a mean of the weights in place of what
         learns, say, or beside it.
+      by_subset: ``(TrainState, number) -> (params, stats)`` of what is tested on the
+        subset with this number, where that differs; the state has what ``evaluated``
+        gives. See `loplax.supervised.task_norms`.
       test_starts: whether tests also take place when a task begins, after ``on_task``
         and before the first step.
       head: name of the output layer, for whoever needs it: the whole or a part of its
@@ -143,6 +146,7 @@ class Problem(NamedTuple):
     evaluated: Mapping[str, Callable[["TrainState"], tuple[Any, Any]]] = {
         "test": lambda state: (state.params, state.stats)
     }
+    by_subset: Callable[["TrainState", jax.Array], tuple[Any, Any]] | None = None
     test_starts: bool = False
     head: str = "output"
     observe: tuple[str, ...] = ("weights", "features")

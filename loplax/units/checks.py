@@ -15,9 +15,10 @@ def check(units: Iterable[groups.UnitGroup], params: Any) -> None:
       params: the parameters, or their shapes.
 
     Raises:
-      ValueError: if a name or an incoming weight occurs twice, a path is unknown, an
-        axis, a length, a repetition or a place does not fit, or readers of the same
-        feature have other positions; the message names the value and what is allowed.
+      ValueError: if a name or an incoming weight occurs twice, a path or ``through``
+        is unknown, an axis, a length, a repetition or a place does not fit, or readers
+        of the same feature have other positions; the message names the value and what
+        is allowed.
 
     Example:
       >>> import jax.numpy as jnp
@@ -64,6 +65,11 @@ def _check_place(group, weights, shapes) -> None:
             _check_path(group.name, path, shapes)
     shape = shapes[weights.path]
     _check_axis(group.name, weights.path, weights.axis, shape)
+    if weights.through not in (None, "sign", "function"):
+        raise ValueError(
+            f"{group.name}: {weights.through=} of {weights.path!r} must be None, "
+            "'sign' or 'function'."
+        )
     outer, inner = weights.repeat
     if min(outer, inner, weights.groups) < 1 or weights.start < 0:
         numbers = f"{weights.repeat=}, {weights.groups=}, {weights.start=}"

@@ -42,6 +42,12 @@ def _is_weight(book, value) -> bool:
     return plain and followed and book.has_axes(value)
 
 
+def _how(step, value) -> str:
+    """How a parameter enters that is no weight, for messages."""
+    moved = ", not known to be 0 where it is 0," if value.shifted else ""
+    return f"{step.name}{moved}"
+
+
 def dot_general(book: ledger.Ledger, step: walk.Step, values: list[flow.Value]):
     """Rule for matrix products of activations with weights, or with activations."""
     contracted, batched = step.params["dimension_numbers"]
@@ -60,7 +66,7 @@ def dot_general(book: ledger.Ledger, step: walk.Step, values: list[flow.Value]):
         values[side], matmul = matmul
         values[1 - side] = book.release(values[1 - side], step.name)
     else:
-        values = [book.release(value, step.name) for value in values]
+        values = [book.release(value, _how(step, value)) for value in values]
         matmul = None
         _mix(book, step, values, contracted)
     return [_outer(book, step, values, batched, kept)._replace(matmul=matmul)]
@@ -121,7 +127,7 @@ def births(book, step, weights, kept) -> tuple[tuple[int, ...] | None, dict]:
     """
     dims = tuple(weights.dims[i] for i in kept)
     whole = book.whole_axes(dims)
-    names = {axis: book.group(axis) for axis in whole}
+    names = {axis: book.group(axis, weights.through) for axis in whole}
     outputs = tuple(names.values())
     for axis, label in names.items():
         number = book.axis_number(axis)
@@ -157,7 +163,9 @@ def convolution(book: ledger.Ledger, step: walk.Step, values: list[flow.Value]):
     blocks = step.params["feature_group_count"]
     known = _is_weight(book, weights) and step.params["batch_group_count"] == 1
     if not known or step.custom:
-        return opaque(book, step, values)
+        if weights.shifted:
+            weights = book.release(weights, _how(step, weights))
+        return opaque(book, step, [x, weights])
     outputs, names = births(book, step, weights, [rhs[0]])
     matmul = book.product(weights.param, outputs, step.name)
     for label in outputs or ():
@@ -234,10 +242,13 @@ def _block_weights(book, weights, rhs, blocks) -> groups.WeightAxis | None:
         axis = max(i for i, n in enumerate(book.shapes[path]) if n == 1)
     else:  # several outputs of each block would own one activation at once
         alone = labels.length(weights.dims[rhs[0]]) == blocks
-        return groups.WeightAxis(path, outer) if alone else None
+        through = weights.through
+        return groups.WeightAxis(path, outer, through=through) if alone else None
     if axis is None:
         return None
-    return groups.WeightAxis(path, axis, groups=blocks, block_axis=outer)
+    return groups.WeightAxis(
+        path, axis, groups=blocks, block_axis=outer, through=weights.through
+    )
 
 
 def gather(book: ledger.Ledger, step: walk.Step, values: list[flow.Value]):

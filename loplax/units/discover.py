@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jax.extend import core
 
 from loplax.units import flow, groups, hosts, labels, ledger, rules, walk
@@ -124,7 +125,11 @@ def analyse(closed: core.ClosedJaxpr, kept: int, params: Any) -> Findings:
         origin = given if path is None else labels.CONST
         values.append(flow.Value(labels.free(shape), origin))
         if path in book.shapes:
-            values[-1] = book.parameter(path)
+            values[-1] = book.parameter(path)._replace(
+                number=np.zeros((), var.aval.dtype)
+                if max(shape, default=1) > 1
+                else None
+            )
     outputs = rules.follow(book, walk.flatten(closed, kept), values)
     returned = set()
     for value in outputs:

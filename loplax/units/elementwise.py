@@ -4,15 +4,8 @@ import functools
 
 import jax.numpy as jnp
 
-from loplax.units import flow, kernels, labels, ledger, meet, multiples, walk
-
-# fmt: off
-IDENTITIES = frozenset({
-    "convert_element_type", "copy", "copy_p", "name", "pcast", "pvary",
-    "reduce_precision", "reshard", "sharding_constraint", "stop_gradient",
-})
-# fmt: on
-"""Operations that leave a parameter the same parameter."""
+from loplax.units import flow, kernels, labels, latent, ledger, meet, multiples, walk
+from loplax.units.latent import IDENTITIES
 
 
 def elementwise(book: ledger.Ledger, step: walk.Step, values: list[flow.Value]):
@@ -20,8 +13,25 @@ def elementwise(book: ledger.Ledger, step: walk.Step, values: list[flow.Value]):
     keeps = len(values) == 1 and step.name in IDENTITIES
     values, terms = kernels.join(book, step, values, keeps)
     values = [_settled(book, step, value) for value in values]
+    result = _result(book, step, values)
+    if result.param or not (result.origin or result.taint):
+        found = latent.number(step, values)
+        shifted = found is None or bool(found != 0)
+        shifted = shifted if result.through else result.shifted
+        result = result._replace(number=found, shifted=shifted)
+    return [kernels.attach(book, step, result, terms)]
+
+
+def _result(book, step, values) -> flow.Value:
+    if len(values) == 1 and step.name in IDENTITIES:
+        real = jnp.issubdtype(step.avals[0].dtype, jnp.inexact)
+        if real or not book.has_axes(values[0]):
+            return values[0]
+    found = latent.function(book, step, values)
+    if found is not None:
+        return found
     if len(values) == 1:
-        return [kernels.attach(book, step, _unary(book, step, values[0]), terms)]
+        return _unary(book, step, values[0])
     bias = _bare_bias(book, step, values)
     tracked = [value for value in values if book.has_axes(value)]
     others = [value for value in values if not book.has_axes(value)]
@@ -35,7 +45,7 @@ def elementwise(book: ledger.Ledger, step: walk.Step, values: list[flow.Value]):
         )
     if bias is not None and len(tracked) == 1 and book.units(result.dims):
         _note_bias(book, bias, tracked[0])
-    return [kernels.attach(book, step, result, terms)]
+    return result
 
 
 def _with_one(book, step, others, param, position) -> flow.Value:
@@ -57,9 +67,6 @@ def _settled(book, step, value) -> flow.Value:
 
 
 def _unary(book, step, value) -> flow.Value:
-    real = jnp.issubdtype(step.avals[0].dtype, jnp.inexact)
-    if step.name in IDENTITIES and (real or not book.has_axes(value)):
-        return value
     if step.name == "neg" and book.has_axes(value):
         return value._replace(pure=False)
     value = multiples.fold(book, step.name, value)

@@ -1,6 +1,6 @@
 """What the analysis knows about each intermediate value, and where units are read."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from loplax.units import groups, labels
 
@@ -76,9 +76,15 @@ class Value(NamedTuple):
     Attributes:
       dims: one entry per axis; of a product with a ``factor``, those of the parameter.
       origin: ``CONST``, ``NOISE``, ``VECTOR`` or ``DATA``.
-      param: path of the parameter that this value is a multiple of, or ``None``.
+      param: path of the parameter that this value is a multiple of, or with ``through``
+        a function of, entry by entry; or ``None``.
       pure: whether only the shape and the precision of ``param`` were changed.
-      shifted: whether a constant was added to the multiple, as in ``1 + scale``.
+      shifted: whether a constant was added to the multiple, as in ``1 + scale``, or a
+        function is not known to be 0 where the parameter is.
+      through: what the value takes of each entry of ``param``, as
+        ``WeightAxis.through``; ``None`` for a multiple.
+      number: the value where ``param`` is 0, or that of a constant; ``None`` if it is
+        not known, or not the same everywhere.
       part: ``(parameter axis, index)`` of each axis of which one entry was cut out; -1
         stands for entries that are not known.
       factor: what else the parameter is multiplied with, or ``None``.
@@ -95,6 +101,8 @@ class Value(NamedTuple):
     param: str | None = None
     pure: bool = False
     shifted: bool = False
+    through: str | None = None
+    number: Any = None
     part: frozenset[tuple[int, int]] = frozenset()
     factor: "Value | None" = None
     taint: frozenset[str] = frozenset()

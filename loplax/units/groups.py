@@ -42,6 +42,10 @@ class WeightAxis(NamedTuple):
         (outgoing) weight multiplies; ``None`` stands for the group's name.
       places: axes of this (outgoing) weight that run over places of the units, each
         with its length, in the order in which the activation has them.
+      through: what the layer takes of every entry of this (incoming or outgoing)
+        weight: ``"sign"`` if nothing but its sign, as where it is binarised,
+        ``"function"`` for another function of the entry that is 0 at 0, ``None`` for
+        the entry itself, up to factors.
     """
 
     path: str
@@ -53,6 +57,7 @@ class WeightAxis(NamedTuple):
     bias: str | None = None
     feature: str | None = None
     places: tuple[tuple[int, int], ...] = ()
+    through: str | None = None
 
     @property
     def positions(self) -> tuple[int, ...]:

@@ -25,7 +25,7 @@ def draw(bench: trial.Trial) -> Draw:
 def try_all(bench: trial.Trial, drawn: Draw, group) -> None:
     """Tries all laws on one group; raises ``ValueError`` where one does not hold."""
     owned = _one_owner, _silence, _completeness
-    for law in (*owned, _positions, _null_space, _rescaling, _places):
+    for law in (*owned, _positions, _null_space, _exchange, _rescaling, _places):
         law(bench, drawn, group)
 
 
@@ -173,7 +173,7 @@ def _null_space(bench, drawn, group) -> None:
         outputs, features = bench.run(values, inputs)
         for record in group.outgoing:
             key = _key(group, record)
-            if key not in features:
+            if key not in features or record.through:
                 continue
             weights = values[record.path]
             unseen = _unseen(bench, record, group, features[key])
@@ -185,6 +185,38 @@ def _null_space(bench, drawn, group) -> None:
             _expect_same(
                 bench, group, "b", what, bench.run(changed, inputs)[0], outputs
             )
+
+
+def _exchange(bench, drawn, group) -> None:
+    """Units of the same activation exchange weights that enter through a function."""
+    half = bench.rng.permutation(group.size) % 2 == 0
+    muted = _muted(drawn.values, group, half, next(_alike(bench, group)))
+    alike = bench.near(alike=True)
+    for values, inputs in ((drawn.values, alike), (muted, drawn.inputs)):
+        outputs, features = bench.run(values, inputs)
+        for record in group.outgoing:
+            key = _key(group, record)
+            if key not in features or not record.through:
+                continue
+            order = _among_equals(bench, record, group, features[key])
+            moved = trial.move(values[record.path], record, order)
+            new = bench.run(values | {record.path: moved}, inputs)[0]
+            what = f"{record.path!r} reads something else than features[{key!r}]"
+            _expect_same(bench, group, "b", what, new, outputs)
+
+
+def _among_equals(bench, record, group, activation) -> np.ndarray:
+    """Units that change places with others of the same activation and block."""
+    read = np.asarray(activation, np.float64).reshape(-1, group.size)
+    read = np.round(read / max(np.abs(read).max(initial=0), 1e-6), 5)
+    block = np.arange(group.size) * record.groups // group.size
+    kinds = np.unique(np.vstack([block, read]), axis=1, return_inverse=True)[1].ravel()
+    mixed = bench.rng.permutation(group.size)
+    order = np.empty_like(mixed)
+    order[np.argsort(kinds, kind="stable")] = mixed[
+        np.argsort(kinds[mixed], kind="stable")
+    ]
+    return order
 
 
 def _unseen(bench, record, group, activation) -> np.ndarray:
@@ -201,6 +233,8 @@ def _unseen(bench, record, group, activation) -> np.ndarray:
 
 def _rescaling(bench, drawn, group) -> None:
     """What an activation gains its outgoing weights may lose, each its own."""
+    if any(record.through for record in group.outgoing):
+        return
     first = _per_unit(bench, group)
     # Of one sign, so that a unit that is silent or not mostly stays so.
     second = {p: x * bench.rng.uniform(0.5, 2, x.shape) for p, x in first.items()}

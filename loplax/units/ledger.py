@@ -81,12 +81,13 @@ class Ledger:
             dims.append(labels.plain(size, label))
         return flow.Value(tuple(dims), param=path, pure=True)
 
-    def group(self, axis_label: int) -> int:
+    def group(self, axis_label: int, through: str | None = None) -> int:
         """Starts the group of units that the given parameter axis computes."""
         path, axis = self._axes[axis_label]
         label = self._new(self._sizes[axis_label])
         self.writers[label] = path
-        self.record("incoming", label, groups.WeightAxis(path, axis))
+        weights = groups.WeightAxis(path, axis, through=through)
+        self.record("incoming", label, weights)
         return label
 
     def statistic(self, label: int) -> int:
@@ -201,7 +202,13 @@ class Ledger:
         axes = {i: labels.FREE for i in labels.found(value.dims) if self.is_axis(i)}
         if value.param is None or labels.found(value.dims) <= {labels.SAME}:
             return value._replace(
-                param=None, pure=False, shifted=False, ties=frozenset(), matmul=None
+                param=None,
+                pure=False,
+                shifted=False,
+                through=None,
+                number=None,
+                ties=frozenset(),
+                matmul=None,
             )
         self.use(value.param, ("other", name), name)
         return value._replace(
@@ -209,6 +216,8 @@ class Ledger:
             param=None,
             pure=False,
             shifted=False,
+            through=None,
+            number=None,
             part=frozenset(),
             ties=frozenset(),
             taint=value.taint | {value.param},

@@ -30,6 +30,8 @@ def with_parameter(book, step: walk.Step, plain, param, position) -> flow.Value:
       The value, or the parameter with one factor more.
     """
     name, shape = step.name, step.avals[0].shape
+    if param.through and _meets(book, plain, param):
+        return meet.combine(book, name, plain, book.release(param, name))
     if _meets(book, plain, param):
         return _touch(book, step, plain, param, position)
     if name == "mul" or (name == "div" and position == 0):

@@ -81,6 +81,7 @@ def _note(book, reader, units, own, others, start, extent) -> None:
             book.drop(label, f"{name} reads the units of {mixed} mixed or cut")
         return
     (label,) = units
+    record = record._replace(through=reader.weights.through)
     what = f"{name} reads the units of {book.title(label)}"
     if not all(segments and len(segments) == 1 for segments in others):
         book.drop(label, f"{what} at places that are mixed or cut")

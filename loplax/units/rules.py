@@ -91,8 +91,8 @@ def follow(book: ledger.Ledger, program: walk.Program, inputs: list[flow.Value])
       What is known of each output.
     """
     values = dict(zip(program.inputs, inputs, strict=True))
-    for number, shape in program.constants.items():
-        values[number] = flow.Value(labels.free(shape))
+    for number, (shape, value) in program.constants.items():
+        values[number] = flow.Value(labels.free(shape), number=value)
     for step in program.steps:
         read = [values[number] for number in step.inputs]
         values.update(zip(step.outputs, _apply(book, step, read), strict=True))

@@ -61,7 +61,9 @@ def _bonds(group) -> str:
 
 
 def _describe(weights) -> str:
-    text = f"{weights.path}[{weights.axis}]"
+    path = weights.path
+    text = f"{weights.through}({path})" if weights.through else path
+    text += f"[{weights.axis}]"
     outer, inner = weights.repeat
     if weights.places:
         text += " at " + "x".join(str(length) for _, length in weights.places)

@@ -36,7 +36,9 @@ def verify(
         that the reader's ``feature`` names, with the reader's ``positions``, over which
         :math:`u` runs too. With the incoming weights at 0, so that
         :math:`a_u = c_u` everywhere, other biases and scales make it
-        :math:`c'_u`, and :math:`f(c', w c / c') = f(c, w)`.
+        :math:`c'_u`, and :math:`f(c', w c / c') = f(c, w)`. A weight that enters
+        through a function is no number to compute with: in place of both, units with
+        the same :math:`a_u` exchange what the reader has for them.
     (c) :math:`f` stays the same if units change places with all that they own, within
         each of ``UnitGroup.blocks`` blocks, which the groups of a convolution that
         reads them hold whole. Where ``tied_to`` names what stays behind

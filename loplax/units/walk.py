@@ -3,6 +3,7 @@
 import itertools
 from typing import Any, NamedTuple
 
+import numpy as np
 from jax.extend import core
 
 from loplax.units import products
@@ -27,6 +28,7 @@ class Step(NamedTuple):
 
     Attributes:
       name: name of the primitive.
+      primitive: the primitive itself.
       params: its static parameters.
       inputs: numbers of the values it reads.
       outputs: numbers of the values it makes.
@@ -36,6 +38,7 @@ class Step(NamedTuple):
     """
 
     name: str
+    primitive: core.Primitive
     params: dict[str, Any]
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
@@ -51,13 +54,14 @@ class Program(NamedTuple):
       steps: the operations that the outputs depend on, in execution order.
       inputs: numbers of the input values.
       outputs: numbers of the output values.
-      constants: shape of each constant, by the number of its value.
+      constants: of each constant its shape and, of a scalar that the program itself
+        holds, the value; by its number.
     """
 
     steps: list[Step]
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
-    constants: dict[int, tuple[int, ...]]
+    constants: dict[int, tuple[tuple[int, ...], Any]]
 
 
 def sub_jaxpr(eqn: core.JaxprEqn) -> core.Jaxpr | core.ClosedJaxpr | None:
@@ -90,15 +94,15 @@ def flatten(closed: core.ClosedJaxpr, kept: int | None = None) -> Program:
 class _Opener:
     def __init__(self):
         self.steps: list[Step] = []
-        self.constants: dict[int, tuple[int, ...]] = {}
+        self.constants: dict[int, tuple[tuple[int, ...], Any]] = {}
         self._numbers = itertools.count()
 
     def fresh(self) -> int:
         return next(self._numbers)
 
-    def constant(self, shape: tuple[int, ...]) -> int:
+    def constant(self, shape: tuple[int, ...], value: Any = None) -> int:
         number = self.fresh()
-        self.constants[number] = shape
+        self.constants[number] = shape, value
         return number
 
     def open(self, jaxpr, inputs, address, custom) -> tuple[int, ...]:
@@ -110,7 +114,8 @@ class _Opener:
 
         def number(atom) -> int:
             if isinstance(atom, core.Literal):
-                return self.constant(atom.aval.shape)
+                value = np.asarray(atom.val, atom.aval.dtype)
+                return self.constant(atom.aval.shape, None if value.ndim else value)
             return known[atom]
 
         for index, eqn in enumerate(jaxpr.eqns):
@@ -129,6 +134,8 @@ class _Opener:
             return self.open(inner, inputs, address, custom)
         outputs = tuple(self.fresh() for _ in eqn.outvars)
         avals = tuple(var.aval for var in eqn.outvars)
-        step = Step(name, params, inputs, outputs, avals, address, custom)
+        step = Step(
+            name, eqn.primitive, params, inputs, outputs, avals, address, custom
+        )
         self.steps.append(step)
         return outputs

@@ -12,11 +12,8 @@ BLOCKS = {
     part.splitlines()[0]: "\n".join(re.findall(r"```python\n(.*?)```", part, re.S))
     for part in SECTIONS
 }
-SETTING, LOOPS, VERIFY = (
-    list(BLOCKS.values())[0],
-    dict(list(BLOCKS.items())[1:-1]),
-    list(BLOCKS.values())[-1],
-)
+SETTING, *_, VERIFY, BINARY = BLOCKS.values()
+LOOPS = dict(list(BLOCKS.items())[1:-2])
 
 
 @pytest.mark.parametrize("title", LOOPS)
@@ -31,3 +28,11 @@ def test_a_loop_runs_and_learns(title):
 def test_the_call_of_verify_runs():
     space = {}
     exec(SETTING + LOOPS["Equinox"] + VERIFY, space)
+
+
+def test_the_binarised_network_is_released(capsys):
+    space = {}
+    exec(SETTING + BINARY, space)
+    said = capsys.readouterr().out
+    assert "sign(hidden_0/kernel)[1] sign(hidden_1/kernel)[0]" in " ".join(said.split())
+    assert set(space["tx"].init(space["params"]).released) == {"hidden_0", "hidden_1"}
