@@ -61,8 +61,7 @@ def make(config, data_dir: str | None = None) -> learning.Study:
         return net.apply({"params": params, "batch_stats": stats}, x)
 
     def network(options) -> supervised.Network:
-        if options:
-            raise ValueError(f"ResNet-18 has no options {dict(options)}.")
+        del options  # it has none
         return supervised.Network(init, lambda *args: forward(*args)[0], predict)
 
     chunk = stream(data).chunk
@@ -82,6 +81,7 @@ def make(config, data_dir: str | None = None) -> learning.Study:
         forward=forward if reference else None,
         features=features if reference else None,
         batch_norm=True,
+        options=(),
         schedule=lambda rate: _schedule(config, rate, chunk),
         early_stopping=config.early_stopping,
         fresh=False,  # it would learn for less than an epoch

@@ -12,7 +12,8 @@ from loplax.supervised import Keeper, Network, tasks
 
 def _injected(network, shape, *, injection_step):
     checks.whole("injection_step", injection_step, 0)
-    return Network(*nets.plasticity_injection(*network[:3], step=injection_step))
+    new = nets.plasticity_injection(*network[:3], step=injection_step)
+    return Network(*new, per_example=network.per_example)
 
 
 def _in_turn(inner, setting, *, injection_step):
@@ -44,7 +45,13 @@ def _normalized(network: Network, shape, *, decay_rate) -> Network:
     def embed(params, both, x):
         return network.embed(params, both[1], normalization.normalize(both[0], x))
 
-    return Network(init, apply, predict, restart, network.embed and embed)
+    return network._replace(
+        init=init,
+        apply=apply,
+        predict=predict,
+        restart=restart,
+        embed=network.embed and embed,
+    )
 
 
 class _Mean(NamedTuple):
@@ -70,6 +77,18 @@ def _ema(problem, *, decay_rate) -> Keeper:
 
 NETWORKS = {
     "bp": Plugin("backprop", "#D55E00"),
+    # Of the networks that can be binarised: real weights and ReLU.
+    "real_weights": Plugin(
+        "real weights", "#525252", options={"binary": False}, compared=False
+    ),
+    # Of those with batch norm: not the statistics of the batch that is tested.
+    "running_statistics": Plugin(
+        "running statistics",
+        "#bdbdbd",
+        options={"running": True},
+        tints=False,
+        compared=False,
+    ),
     "linear": Plugin("linear model", "#999999", options={"linear": True}),
     "layer_norm": Plugin("layer norm", "#6a51a3", options={"normalization": "layer"}),
     # Abbas et al. 2023, with half the units.

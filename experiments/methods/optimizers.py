@@ -42,6 +42,13 @@ def _adam(setting, **numbers):
     return optax.adam(**numbers)
 
 
+@_decayed
+def _adam_eps_hat(setting, **numbers):
+    _below_one(numbers)
+    groups = setting.groups if setting.per_unit else None
+    return optim.adam(units=groups, eps_hat=True, **numbers)
+
+
 def _adamw(setting, **numbers):
     _below_one(numbers)
     return optax.adamw(**numbers)
@@ -67,6 +74,15 @@ OPTIMIZERS = {
         "#8c6d31",
         {"b1": 0.9, "b2": 0.999, "weight_decay": 0.0},
         optimizer=_adam,
+        compared=False,
+    ),
+    # Kingma & Ba 2014, section 2: epsilon is added before the correction. The decay is
+    # that of Laborieux et al. 2021.
+    "adam_eps_hat": Plugin(
+        "Adam",
+        "#8c6d31",
+        {"b1": 0.9, "b2": 0.999, "weight_decay": 1e-7},
+        optimizer=_adam_eps_hat,
         compared=False,
     ),
     # Lyle et al. 2023, Dohare et al. 2024: equal betas.

@@ -8,9 +8,18 @@ from experiments.methods.optimizers import OPTIMIZERS
 from experiments.methods.plugin import Plugin
 from experiments.methods.regularizing import REGULARIZING
 from experiments.methods.rehearsing import REHEARSING
+from experiments.methods.remembering import REMEMBERING
 from experiments.methods.replacing import REPLACING
 
-_TABLES = (NETWORKS, OPTIMIZERS, REPLACING, REGULARIZING, REHEARSING, CONSOLIDATING)
+_TABLES = (
+    NETWORKS,
+    OPTIMIZERS,
+    REPLACING,
+    REGULARIZING,
+    REHEARSING,
+    CONSOLIDATING,
+    REMEMBERING,
+)
 PLUGINS: dict[str, Plugin] = {
     name: plugin for table in _TABLES for name, plugin in table.items()
 }

@@ -77,14 +77,33 @@ def _convnext(config, classes, base, train, test):
     if base:
         plain = pretraining.begun(plain, known, HEAD, base)
 
-    def network(options: Mapping[str, Any]) -> Network:
-        if options:
-            raise ValueError(f"ConvNeXt has no options {dict(options)}.")
-        return plain
-
-    return network, train, test
+    return lambda options: plain, train, test
 
 
+def base(config) -> int:
+    """How many classes the network knows before it learns.
+
+    Args:
+      config: a configuration of this problem.
+
+    Returns:
+      Their number.
+
+    Raises:
+      ValueError: if it cannot know the first of them.
+    """
+    if not (config.pretrain.steps or config.pretrain.weights):
+        return 0
+    if config.order not in ("classes", "data") or not config.classes:
+        raise ValueError(
+            "what is learned before all runs are the first of the classes: order must "
+            f"be classes or data, and classes be given; got {config.order!r} and "
+            f"{config.classes}."
+        )
+    return config.classes[0]
+
+
+OPTIONS = {"mlp": learning.OPTIONS, "convnext": ()}
 NETWORKS = {"mlp": _mlp, "convnext": _convnext}
 
 

@@ -27,6 +27,32 @@ def add_execution(config: ml_collections.ConfigDict) -> None:
     config.keep_states = False  # whether a longer run can go on from the end of this
 
 
+def add_sessions(config: ml_collections.ConfigDict) -> None:
+    """Adds what comes in which session: rotated MNIST at a reduced size.
+
+    Args:
+      config: the configuration.
+    """
+    config.dataset = "mnist"  # of loplax.streams.datasets; several joined by +
+    config.order = "rotations"  # or permutations, classes, data, datasets
+    config.degrees = (0, 80, 160)  # of rotations
+    config.classes = ()  # of each session, where classes come in
+    config.sessions = 5  # where the data come in random parts or permutations
+    config.train_examples = 12_000  # the first so many, of each session's; 0: all
+    config.test_examples = 500
+    config.train_per_class = ()  # the first so many, of each data set; 0: all
+    config.test_per_class = ()  # the same for testing
+    config.long_tail = ()  # of the last data set's classes: least, most, total
+    config.lists = ""  # folder of Places_LT_train.txt and Places_LT_test.txt instead
+    config.sides = ()  # to which photographs are scaled and cut; (): 256 and 224
+    config.steps = 300  # minibatches per session
+    config.batch = 128
+    config.every = 1  # updates per bin: at its end all subsets are tested
+    config.subsets = "sessions"  # tested apart: sessions, old_new or recent
+    config.test_batch = 500  # examples that are tested at a time
+    config.new_optimizer = False  # whether it starts again in every session
+
+
 def on_cpu(config: ml_collections.ConfigDict) -> bool:
     """Whether a study is to run on a CPU, be that jax's own choice or not."""
     chosen = config.platform

@@ -12,10 +12,11 @@ from experiments.studies import defaults
 from loplax import checks, nets, streams, supervised, units
 from loplax.optim import paths
 from loplax.studies import sweep
-from loplax.supervised import tasks
+from loplax.supervised import task_norms, tasks
 from loplax.supervised.problem import Build, Network, Problem
 
 BINS_PER_SEGMENT = 5
+OPTIONS = ("activation", "normalization", "linear")  # of `loplax.nets.MLP`, and none
 AT_TASK = {
     "zero_head": functools.partial(tasks.reset_head, zero=True),
     "new_head": functools.partial(tasks.reset_head, zero=False),
@@ -49,6 +50,9 @@ class Study(NamedTuple):
       at_task: what happens at a new task, names in ``AT_TASK``.
       schedule: makes of a learning rate what the optimiser takes.
       early_stopping: whether tasks end with their best weights in validation.
+      options: names of those that its network has.
+      task_norms: whether each task is tested with the norms that it ended with; see
+        `loplax.supervised.task_norms`.
       fresh: whether a fresh network learns the first chunk of each segment too.
       bins_per_segment: most bins between two moments at which a run can be stopped.
       kept: bins of the states from which runs may go on: segments end there.
@@ -79,6 +83,8 @@ class Study(NamedTuple):
     schedule: Callable[[jax.Array], Any] = lambda rate: rate
     early_stopping: bool = False
     fresh: bool = True
+    options: tuple[str, ...] = OPTIONS
+    task_norms: bool = False
     bins_per_segment: int = BINS_PER_SEGMENT
     kept: tuple[int, ...] = ()
     runs_per_block: tuple[int, int] = (32, 1)
@@ -203,6 +209,8 @@ def problem(study: Study, config, name: str) -> Build:
         tests = plugin.sessions or study.stream(study.data, study.numbers).test
         if plugin.evaluated and not tests:
             raise ValueError(f"{each} is tested, and this problem tests nothing.")
+    if not made.options.keys() <= set(study.options):
+        raise ValueError(f"this network has no options {made.options}.")
     plain = study.network(made.options)
     shapes = _shapes(plain)
     maintained = study.maintained or _units(plain, shapes, inputs)
@@ -241,8 +249,14 @@ def problem(study: Study, config, name: str) -> Build:
             head=study.head,
             observe=observe,
         )
+        norms = _task_norms(study, learned, maintained)
+        if norms:
+            by = {"network": norms.network, "by_subset": norms.by_subset}
+            learned = learned._replace(**by)
         learned = learned._replace(on_task=_at_task(study, made, learned))
         learned = building.fill(made, learned, hparams)
+        if norms:
+            learned = learned._replace(keepers=(*learned.keepers, norms.keeper))
         if study.early_stopping:
             stopping = tasks.early_stopping(learned)
             learned = learned._replace(keepers=(*learned.keepers, stopping))
@@ -289,6 +303,13 @@ def _example(study: Study) -> Any:
         return stream.example(state, jax.tree.map(lambda x: x[0], items))[0]
 
     return jax.eval_shape(first, jax.random.key(0), study.data)
+
+
+def _task_norms(study: Study, learned: Problem, maintained):
+    """What tests each task with its own norms, where there is something to remember."""
+    if not study.task_norms:
+        return None
+    return task_norms.per_task(learned.network, learned.stream, maintained)
 
 
 def _at_task(study: Study, made: composing.Method, learned: Problem) -> tuple:

@@ -22,6 +22,8 @@ class Network(NamedTuple):
         ``replaced``, bool ``[size]`` per group name, their first values.
       embed: ``(params, stats, inputs) -> [batch, features]``, what the output layer is
         given, as in ``predict``; None where nothing needs it.
+      per_example: whether what ``predict`` says of an example depends on it alone, and
+        not on the others of a batch.
     """
 
     init: Callable[[jax.Array], tuple[Any, Any]]
@@ -29,6 +31,7 @@ class Network(NamedTuple):
     predict: Callable[[Any, Any, Any], Any]
     restart: Callable[[Any, Any], Any] = lambda stats, replaced: stats
     embed: Callable[[Any, Any, Any], jax.Array] | None = None
+    per_example: bool = True
 
 
 def stateless(

@@ -134,7 +134,9 @@ def per_task(
         function and (lambda params, known, x, of=function: of(params, known.now, x))
         for function in (network.predict, network.embed)
     )
-    wrapped = Network(init, apply, predict, restart, embed)
+    wrapped = network._replace(
+        init=init, apply=apply, predict=predict, restart=restart, embed=embed
+    )
     return PerTask(
         wrapped, Keeper(NAME, lambda state: (), on_chunk=remember), by_subset
     )

@@ -1,14 +1,16 @@
-"""What is learned in the sessions of the stability gap, and which of it in which."""
+"""What is learned in sessions, which of it in which, and the study of them."""
 
 import pathlib
 from collections.abc import Callable
 
 import numpy as np
 
+from experiments.studies import learning
 from loplax import checks, streams
 from loplax.streams import datasets
+from loplax.supervised import losses
 
-ORDERS = ("rotations", "permutations", "classes", "data")
+ORDERS = ("rotations", "permutations", "classes", "data", "datasets")
 
 
 def examples(config, data_dir: str | None = None):
@@ -19,7 +21,8 @@ def examples(config, data_dir: str | None = None):
       data_dir: where the data sets are, or are to be prepared.
 
     Returns:
-      Images and labels for training, the same for testing, and how many classes.
+      Images and labels for training, the same for testing, how many classes, and the
+      data set of each example, numbers for training and for testing.
 
     Raises:
       ValueError: if there are fewer examples than asked for, no data, images of several
@@ -41,15 +44,18 @@ def examples(config, data_dir: str | None = None):
             test=_selection(config, "test", i, last),
             sides=tuple(config.sides) or None,
         )
-        train = _first(*found[:2], config.train_examples, classes)
-        parts.append((train, _first(*found[2:4], config.test_examples, classes)))
-        classes += found.num_classes
+        first = 0 if config.order == "datasets" else classes
+        train = _first(*found[:2], config.train_examples, first)
+        parts.append((train, _first(*found[2:4], config.test_examples, first)))
+        classes = max(classes, first + found.num_classes)
     sizes = sorted({train[0].shape[1:] for train, _ in parts})
     if len(sizes) > 1:
         raise ValueError(f"data sets must have images of one size, got {sizes}.")
     join = lambda each: tuple(map(np.concatenate, zip(*each, strict=True)))
-    train, test = map(join, zip(*parts, strict=True))
-    return train, test, classes
+    which = lambda each: [np.full(len(labels), i) for i, (_, labels) in enumerate(each)]
+    trains, tests = zip(*parts, strict=True)
+    origins = tuple(np.concatenate(which(each)) for each in (trains, tests))
+    return join(trains), join(tests), classes, origins
 
 
 def _selection(config, part: str, number: int, last: bool) -> Callable | None:
@@ -77,30 +83,15 @@ def _first(images, labels, number: int, classes: int):
     return images[:number], labels[:number] + np.int32(classes)
 
 
-def base(config) -> int:
-    """How many classes the network knows before it learns.
-
-    Raises:
-      ValueError: if it cannot know the first of them.
-    """
-    if not (config.pretrain.steps or config.pretrain.weights):
-        return 0
-    if config.order not in ("classes", "data") or not config.classes:
-        raise ValueError(
-            "what is learned before all runs are the first of the classes: order must "
-            f"be classes or data, and classes be given; got {config.order!r} and "
-            f"{config.classes}."
-        )
-    return config.classes[0]
-
-
-def in_sessions(config, train, test):
+def in_sessions(config, train, test, origins, base: int = 0):
     """The examples, seen in another way in every session or not, and its split.
 
     Args:
       config: a configuration of this problem.
       train: images and labels.
       test: the same for testing.
+      origins: the data set of each example, numbers for training and for testing.
+      base: how many of the classes are known before.
 
     Returns:
       ``train``, ``test`` and what `loplax.streams.sessions` takes as split.
@@ -111,16 +102,18 @@ def in_sessions(config, train, test):
     checks.one_of("order", config.order, ORDERS)
     if config.order in ("rotations", "permutations"):
         return _domains(config, train, test)
-    labels, known = (train[1], test[1]), base(config)
+    if config.order == "datasets":
+        return train, test, streams.given(*origins)
+    labels = train[1], test[1]
     if config.order == "classes":
-        split = streams.class_incremental(*labels, config.classes, fixed=known)
+        split = streams.class_incremental(*labels, config.classes, fixed=base)
         return train, test, split
     if config.subsets != "old_new":
         raise ValueError(
             "random parts of the data are tested together: subsets must be old_new, "
             f"got {config.subsets!r}."
         )
-    split = streams.data_incremental(*labels, config.sessions, base=known)
+    split = streams.data_incremental(*labels, config.sessions, base=base)
     return train, test, split
 
 
@@ -138,3 +131,58 @@ def _domains(config, train, test):
     all_seen = lambda images, labels: (seen(images), np.tile(labels, number))
     split = streams.given(of(train[1]), of(test[1]))
     return all_seen(*train), all_seen(*test), split
+
+
+def make(
+    config, learned: tuple, network: Callable, split, classes: int, **how
+) -> learning.Study:
+    """The study of what comes in sessions.
+
+    Args:
+      config: a configuration of a problem with sessions.
+      learned: ``(train, test)``, inputs and labels each.
+      network: as in `learning.Study`.
+      split: as `in_sessions` returns it.
+      classes: number of outputs.
+      **how: other fields of the study; ``known``: whether the first session is not
+        learned, but known before.
+
+    Returns:
+      The study.
+
+    Raises:
+      ValueError: for sizes out of range.
+    """
+    known = how.pop("known", False)
+    test_batch = min(config.test_batch, learned[1][1].size)
+    parts = learning.whole("steps", config.steps, "every", config.every)
+    number = split.sessions - known
+
+    def stream(data, numbers=()) -> streams.Stream:
+        return streams.sessions(
+            *data,
+            split,
+            classes=classes,
+            steps=(0,) * known + (config.steps,) * number,
+            batch=config.batch,
+            subsets=config.subsets,
+            test_batch=test_batch,
+            probe=test_batch,
+        )
+
+    fixed = {
+        "stream": stream,
+        "network": network,
+        "length": (),
+        "loss": losses.cross_entropy,
+        "bins": number * parts,
+        "chunks": 1,
+        "batch": config.batch,
+        "bins_per_chunk": parts,
+        "measures": {"accuracy": losses.accuracy},
+        "data": learned,
+        "at_task": ("new_optimizer",) if config.new_optimizer else (),
+        "fresh": False,
+        "bins_per_segment": 1,
+    }
+    return learning.Study(**fixed, **how)

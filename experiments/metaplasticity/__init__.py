@@ -1,0 +1,1 @@
+"""Metaplasticity: binarised networks whose weights remember how sure they are."""

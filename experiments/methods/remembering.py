@@ -1,0 +1,123 @@
+"""Plugins that hold weights by what they are worth to earlier tasks."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from experiments.methods.plugin import Plugin, Setting
+from loplax import checks, optim
+from loplax.optim import keys
+from loplax.supervised import boundaries
+
+EWC = optim.elastic_weight_consolidation
+
+
+def _metaplastic(inner, setting, m):
+    return optax.chain(inner, optim.metaplastic(m))
+
+
+def _seen(setting: Setting) -> dict[str, Callable]:
+    """What is held of a weight: its sign, where the layers take nothing else of it."""
+    axes = [a for group in setting.groups for a in (*group.incoming, *group.outgoing)]
+    if not any(axis.through == "sign" for axis in axes):
+        return {}
+    return {"through": lambda w: jnp.sign(w) if jnp.ndim(w) > 1 else w}
+
+
+def _penalty(make: Callable) -> Callable:
+    """A builder of what is added to the gradient; norms of binary layers are free."""
+
+    def build(setting, *, strength, **own):
+        seen = _seen(setting)
+        tx = make(strength, **seen)
+        weights = lambda params: jax.tree.map(lambda p: p.ndim > 1, params)
+        return optax.masked(tx, weights) if seen else tx
+
+    return build
+
+
+def _at_ends(name: str, make: Callable, importance: Callable, shuffled: bool = False):
+    """A builder of what consolidates, given ``(problem, examples) -> importance``."""
+
+    def build(problem, *, strength, examples):
+        checks.whole("examples", examples, 0)
+        found = importance(problem, examples)
+
+        def permuted(state):
+            task = problem.stream.task(state.stream)
+            key = jax.random.fold_in(keys.named(state.key_tx, name), task)
+            return optim.permuted(found(state), key)
+
+        consolidate = make(strength).consolidate
+        return boundaries.consolidating(
+            problem, name, consolidate, permuted if shuffled else found
+        )
+
+    return build
+
+
+def _intelligent(inner, setting, **own):
+    return optim.synaptic_intelligence(inner, **own, **_seen(setting))
+
+
+def _intelligence_at_ends(problem, **own):
+    tx = optim.synaptic_intelligence(optax.identity(), **own)
+    return boundaries.consolidating(problem, "si", tx.consolidate)
+
+
+# Of what consolidates at the end of a task a method has one.
+_ONE = {"claims": ("consolidation",), "sessions": True, "compared": False}
+
+REMEMBERING = {
+    # Laborieux et al. 2021: 0.5, 1 and 1.35 at 24,000 steps a task, more with fewer.
+    "metaplastic": Plugin(
+        "metaplastic",
+        "#d94801",
+        {"m": 1.35},
+        wrap=_metaplastic,
+        scales_rate=True,
+        compared=False,
+    ),
+    # Kirkpatrick et al. 2017; the numbers are those of Laborieux et al. 2021.
+    "ewc": Plugin(
+        "EWC",
+        "#2171b5",
+        {"strength": 5000.0},
+        {"examples": 5000},
+        gradient=_penalty(EWC),
+        keeper=_at_ends("ewc", EWC, boundaries.fisher),
+        **_ONE,
+    ),
+    # Laborieux et al. 2021: as strong, but at random weights of each layer.
+    "random_consolidation": Plugin(
+        "random consolidation",
+        "#9ecae1",
+        {"strength": 5000.0},
+        {"examples": 5000},
+        gradient=_penalty(EWC),
+        keeper=_at_ends("random_consolidation", EWC, boundaries.fisher, True),
+        **_ONE,
+    ),
+    # Zenke et al. 2017: c = 0.1 on permuted MNIST, which is a strength of 0.2.
+    "si": Plugin(
+        "SI",
+        "#807dba",
+        {"strength": 0.2, "xi": 0.1},
+        wrap=_intelligent,
+        keeper=_intelligence_at_ends,
+        last=True,
+        **_ONE,
+    ),
+    # Aljundi et al. 2018: lambda 1, which is a strength of 2.
+    "mas": Plugin(
+        "MAS",
+        "#238b45",
+        {"strength": 2.0},
+        {"examples": 5000},
+        gradient=_penalty(optim.memory_aware_synapses),
+        keeper=_at_ends("mas", optim.memory_aware_synapses, boundaries.sensitivity),
+        **_ONE,
+    ),
+}
