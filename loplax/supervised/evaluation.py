@@ -92,19 +92,17 @@ def total(state: TrainState, held_out: base.HeldOut, of: Callable[..., Any]) -> 
     Returns:
       The sums over all batches; 0 if none has a weight.
     """
+    params, stats, stream = state.params, state.stats, state.stream
+    counts = lambda i: jnp.any(held_out.batch(stream, i)[2] > 0)
+    one_batch = lambda i: of(params, stats, *held_out.batch(stream, i))
+    add = lambda i, sums: jax.tree.map(jnp.add, sums, one_batch(order[i]))
 
-    def one_batch(i, params, stats, stream):
-        return of(params, stats, *held_out.batch(stream, i))
-
-    def add(i, before):
-        _, _, weights = held_out.batch(state.stream, i)
-        found = branch.cond(jnp.any(weights > 0), one_batch, None, i, *needed)
-        return jax.tree.map(jnp.add, before, found)
-
-    needed = state.params, state.stats, state.stream
-    shapes = jax.eval_shape(one_batch, 0, *needed)
+    # Those with a weight first. A branch for each would copy what it needs.
+    counted = jax.lax.map(counts, jnp.arange(held_out.batches))
+    order = jnp.argsort(~counted, stable=True)
+    shapes = jax.eval_shape(one_batch, 0)
     zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-    return jax.lax.fori_loop(0, held_out.batches, add, zeros)
+    return jax.lax.fori_loop(0, jnp.sum(counted), add, zeros)
 
 
 def test(problem: Problem, state: TrainState) -> dict[str, jax.Array]:
