@@ -78,10 +78,11 @@ def get_config(preset: str = "digits") -> ml_collections.ConfigDict:
         config.batch, config.test_batch = 50, 297
         config.steps = config.every = 300  # ten times
         config.methods = ("metaplastic", "running_statistics+ewc")
-        config.sweep.metaplastic.m = (0.0, 5.0, 10.0, 20.0)
         for name, plugin in PLUGINS.items():
             if "examples" in plugin.choices:
                 config[name].examples = 600
+    if preset == "digits":
+        config.sweep.metaplastic.m = (0.0, 5.0, 10.0, 20.0)
     if preset == "sequence":
         config.dataset, config.order = "mnist+fashion_mnist", "datasets"
         config.sweep.metaplastic.m = (0.0, 1.5, 2.5)
@@ -103,6 +104,7 @@ def get_config(preset: str = "digits") -> ml_collections.ConfigDict:
         config.steps = config.every = 100
         config.hidden = (100, 100)
         config.methods = ("bp", "metaplastic", "cbp", "metaplastic+cbp")
+        config.cbp.release = 0.05
         config.metaplastic.m = 10.0
         config.cbp.replacement_rate = 1e-3
     if preset == "paper":

@@ -79,8 +79,8 @@ OPTIMIZERS = {
     # Kingma & Ba 2014, section 2: epsilon is added before the correction. The decay is
     # that of Laborieux et al. 2021.
     "adam_eps_hat": Plugin(
-        "Adam",
-        "#8c6d31",
+        "Adam, eps hat",
+        "#7a5c1e",
         {"b1": 0.9, "b2": 0.999, "weight_decay": 1e-7},
         optimizer=_adam_eps_hat,
         compared=False,

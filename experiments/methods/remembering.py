@@ -107,7 +107,6 @@ REMEMBERING = {
         {"strength": 0.2, "xi": 0.1},
         wrap=_intelligent,
         keeper=_intelligence_at_ends,
-        last=True,
         **_ONE,
     ),
     # Aljundi et al. 2018: lambda 1, which is a strength of 2.

@@ -1,0 +1,116 @@
+"""Metaplasticity: what its configurations mean, and small studies."""
+
+import jax
+import numpy as np
+import pytest
+
+from experiments.figures import figures
+from experiments.launch import running
+from experiments.metaplasticity import config as configs
+from experiments.metaplasticity import plot, study
+from experiments.studies import learning
+
+pytestmark = pytest.mark.usefixtures("quick_compile")
+NAME = "metaplasticity"
+
+
+@pytest.fixture(scope="module")
+def tiny(changed):
+    """``(a__b=value) -> config`` of the digits, in few steps."""
+    return lambda **new: changed(configs.get_config("smoke"), **new)
+
+
+@pytest.fixture(scope="module")
+def found(tiny, launched):
+    config = tiny(methods=("bp", "metaplastic"), steps=60, every=60)
+    running.change(config, {"sweep.metaplastic.m": (0.0, 20.0)})
+    return launched(None, NAME, config)
+
+
+def test_without_m_it_is_the_optimiser_alone(found):
+    bp, none, some = (found["test_accuracy"].isel(arm=i).values for i in range(3))
+    np.testing.assert_array_equal(bp, none)
+    assert not np.array_equal(bp, some, equal_nan=True)
+
+
+def test_the_units_are_those_of_the_latent_weights(tiny):
+    config = tiny()
+    made = study.make(config)
+    build = learning.problem(made, config, "metaplastic")
+    values = made.method(config, "metaplastic").hparams
+    problem = build(values, jax.random.key(0), made.data)
+    (group,) = problem.groups
+    assert group.name == "hidden_0" and group.size == 8
+    axes = (*group.incoming, *group.outgoing)
+    assert {axis.through for axis in axes} == {"sign"}
+    assert problem.stream.test.subsets == ("0", "1")
+
+
+def test_tasks_are_tested_with_their_own_norms_or_not(tiny, launched):
+    """The present task is the same; only what came before differs."""
+    own, shared = (
+        launched(None, NAME, tiny(methods=("bp",), task_norms=norms))["test_accuracy"]
+        for norms in (True, False)
+    )
+    last = lambda values, task: values.isel(bin=-1).sel(subset=task).values
+    np.testing.assert_array_equal(last(own, "1"), last(shared, "1"))
+    assert (last(own, "0") != last(shared, "0")).any()
+
+
+@pytest.mark.parametrize("method", ["ewc", "random_consolidation", "si", "mas"])
+def test_consolidation_acts_on_the_second_task_only(tiny, launched, method):
+    new = {"methods": ("running_statistics", f"running_statistics+{method}")}
+    data = launched(None, NAME, tiny(**new, **{f"{method}__strength": 1000.0}))
+    plain, held = data["loss"].transpose("arm", "seed", "bin").values
+    np.testing.assert_allclose(plain[:, 0], held[:, 0], rtol=1e-5)
+    assert (np.abs(plain[:, 1] - held[:, 1]) > 1e-4).all()
+
+
+CARRYING = (
+    "running_statistics+ewc+metaplastic",
+    "running_statistics+si",
+    "cbp+real_weights",
+)
+
+
+@pytest.mark.parametrize("method", CARRYING)
+def test_killed_between_tasks_it_ends_with_the_same_bits(
+    tiny, launched, crashed, sharing, tmp_path, method
+):
+    new = {"methods": (method,), "sessions": 3, "runs_per_block": 2}
+    expected = launched(None, NAME, tiny(**new))
+    crashed(tmp_path, NAME, tiny(**new), 1)
+    crashed(tmp_path, NAME, tiny(**new), 1)
+    found = launched(tmp_path, NAME, tiny(**new))
+    for name, values in expected.data_vars.items():
+        np.testing.assert_array_equal(found[name], values, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("new", "words"),
+    [
+        ({"methods": ("ewc",)}, "statistics of a batch"),
+        ({"methods": ("crelu",)}, "no options.*crelu"),
+        ({"methods": ("ewc+mas+running_statistics",)}, "ewc.*mas"),
+        ({"normalization": "none"}, "normalization"),
+        ({"order": "tasks"}, "order"),
+        ({"subsets": "recent"}, "subsets are its tasks"),
+    ],
+)
+def test_what_cannot_be_is_refused(tiny, launched, new, words):
+    with pytest.raises(ValueError, match=words):
+        launched(None, NAME, tiny(**new))
+
+
+def test_data_sets_follow_each_other_with_the_same_outputs(tiny):
+    config = tiny(dataset="digits+digits", order="datasets", batch=10)
+    made = study.make(config)
+    (images, labels), (_, wanted) = made.data
+    assert images.shape == (3000, 64) and wanted.size == 594
+    np.testing.assert_array_equal(labels[:1500], labels[1500:])
+    state = made.stream(made.data, {}).init(jax.random.key(0))
+    assert np.diff(state.starts).tolist() == [1500, 1500]
+
+
+def test_figures_are_drawn(found):
+    assert "figure" in figures.draw(found, plot.FIGURE)
