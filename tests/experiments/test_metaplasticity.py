@@ -112,5 +112,13 @@ def test_data_sets_follow_each_other_with_the_same_outputs(tiny):
     assert np.diff(state.starts).tolist() == [1500, 1500]
 
 
-def test_figures_are_drawn(found):
-    assert "figure" in figures.draw(found, plot.FIGURE)
+def test_table_and_figures_tell_learning_from_remembering(found):
+    """By hand: the diagonal of the accuracy matrix, and its last row."""
+    assert {"figure", "tasks"} <= figures.draw(found, plot.FIGURE).keys()
+    ends = found["test_accuracy"].transpose("arm", "seed", "bin", "subset").values
+    given = {name: each.values for name, each in plot.columns(found).items()}
+    last = ends[:, :, 1]
+    np.testing.assert_allclose(given["accuracy at the end"], last.mean(-1), rtol=1e-6)
+    np.testing.assert_allclose(given["oldest task"], last[..., 0], rtol=1e-6)
+    learned = (ends[:, :, 0, 0] + last[..., 1]) / 2
+    np.testing.assert_allclose(given["when learned"], learned, rtol=1e-6)
