@@ -17,7 +17,7 @@ PRESETS = {
     "sequence": "MNIST, then Fashion-MNIST with the same outputs",
     "stream": "Fashion-MNIST in 60 pieces without boundaries, and as a whole",
     "capacity": "10 permutations of MNIST, one width of several",
-    "release": "100 permutations: continual backprop as release of consolidation",
+    "many": "100 permutations: does what is sure fill up; continual backprop beside it",
     "paper": "6 permutations of MNIST, two layers of 4096, 40 epochs; for a GPU",
     "smoke": "seconds, on the digits; for tests",
 }
@@ -97,14 +97,13 @@ def get_config(preset: str = "digits") -> ml_collections.ConfigDict:
         config.sessions = 10
         config.adam_eps_hat.weight_decay = 1e-8
         config.methods = ("metaplastic", "running_statistics+ewc")
-    if preset == "release":
+    if preset == "many":
         config.sessions, config.train_examples, config.test_examples = 100, 2000, 200
         config.test_batch, config.subsets = 200, "recent"
         config.task_norms, config.running = False, True
         config.steps = config.every = 100
         config.hidden = (100, 100)
         config.methods = ("bp", "metaplastic", "cbp", "metaplastic+cbp")
-        config.cbp.release = 0.05
         config.metaplastic.m = 10.0
         config.cbp.replacement_rate = 1e-3
     if preset == "paper":

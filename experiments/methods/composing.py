@@ -1,7 +1,7 @@
 """Methods as lists of plugins: what a name such as ``cbp+layer_norm`` means."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from experiments.methods import settings
@@ -40,6 +40,13 @@ class Method(NamedTuple):
     def options(self) -> dict[str, Any]:
         """Options of the network."""
         return {k: v for p in self.plugins.values() for k, v in p.options.items()}
+
+    def check_options(self, known: Collection[str]) -> None:
+        """Raises ``ValueError`` for an option that a network does not have."""
+        for name, plugin in self.plugins.items():
+            for option in plugin.options:
+                if option not in known:
+                    raise ValueError(f"{name} needs a network with an option {option}.")
 
     @property
     def described(self) -> dict[str, Any]:

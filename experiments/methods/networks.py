@@ -79,7 +79,7 @@ NETWORKS = {
     "bp": Plugin("backprop", "#D55E00"),
     # Of the networks that can be binarised: real weights and ReLU.
     "real_weights": Plugin(
-        "real weights", "#525252", options={"binary": False}, compared=False
+        "real weights", "#3f3f46", options={"binary": False}, compared=False
     ),
     # Of those with batch norm: not the statistics of the batch that is tested.
     "running_statistics": Plugin(

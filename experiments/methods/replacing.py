@@ -16,11 +16,11 @@ def _replacing(make):
     return wrap
 
 
-def _cbp(inner, setting, *, release, **own):
+def _cbp(inner, setting, **own):
     largest = max((group.size for group in setting.groups), default=1)
     most = max(1, math.ceil(setting.highest["replacement_rate"] * largest))
     make = _replacing(optim.continual_backprop)
-    return make(inner, setting, max_replacements=most, release=release or None, **own)
+    return make(inner, setting, max_replacements=most, **own)
 
 
 def _weight_resets(inner, setting, **own):
@@ -52,9 +52,6 @@ REPLACING = {
             # eligible, or not at all but at random.
             "budget": "eligible",
             "reset_inner": True,  # whether the optimiser's moments start anew too
-            # Size of the latent weights of binarised units, which are then released and
-            # keep their signs; 0: units are replaced.
-            "release": 0.0,
         },
         wrap=_cbp,
         **_PER_UNIT,

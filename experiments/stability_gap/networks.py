@@ -5,7 +5,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from experiments.studies import images, learning, pretraining
+from experiments.studies import defaults, images, learning, pretraining
 from loplax import checks, nets
 from loplax.supervised import Network, losses, stateless
 
@@ -103,7 +103,7 @@ def base(config) -> int:
     return config.classes[0]
 
 
-OPTIONS = {"mlp": learning.OPTIONS, "convnext": ()}
+OPTIONS = {"mlp": defaults.OPTIONS, "convnext": ()}
 NETWORKS = {"mlp": _mlp, "convnext": _convnext}
 
 

@@ -186,6 +186,7 @@ def problem(study: Study, config, name: str) -> ppo.Build:
     for each, plugin in made.plugins.items():
         if plugin.sessions or any(getattr(plugin, slot) for slot in NOT_HERE):
             raise ValueError(f"{each} has no place in reinforcement learning.")
+    made.check_options(defaults.OPTIONS)
     env, params = study.environment(study.numbers)
     policy = policies.over(env.action_space(params))
     first, apply, example = _network(env, params, policy, config, made.options)

@@ -5,6 +5,8 @@ import ml_collections
 
 from experiments.methods import settings
 
+# Options that methods choose, of `loplax.nets.MLP` or of none at all.
+OPTIONS = ("activation", "normalization", "linear")
 # The numbers of PPO, every one of which can be swept. Dohare et al. 2024.
 PPO = {
     "gamma": 0.99,  # discount

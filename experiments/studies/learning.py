@@ -16,7 +16,6 @@ from loplax.supervised import task_norms, tasks
 from loplax.supervised.problem import Build, Network, Problem
 
 BINS_PER_SEGMENT = 5
-OPTIONS = ("activation", "normalization", "linear")  # of `loplax.nets.MLP`, and none
 AT_TASK = {
     "zero_head": functools.partial(tasks.reset_head, zero=True),
     "new_head": functools.partial(tasks.reset_head, zero=False),
@@ -83,7 +82,7 @@ class Study(NamedTuple):
     schedule: Callable[[jax.Array], Any] = lambda rate: rate
     early_stopping: bool = False
     fresh: bool = True
-    options: tuple[str, ...] = OPTIONS
+    options: tuple[str, ...] = defaults.OPTIONS
     task_norms: bool = False
     bins_per_segment: int = BINS_PER_SEGMENT
     kept: tuple[int, ...] = ()
@@ -209,8 +208,7 @@ def problem(study: Study, config, name: str) -> Build:
         tests = plugin.sessions or study.stream(study.data, study.numbers).test
         if plugin.evaluated and not tests:
             raise ValueError(f"{each} is tested, and this problem tests nothing.")
-    if not made.options.keys() <= set(study.options):
-        raise ValueError(f"this network has no options {made.options}.")
+    made.check_options(study.options)
     plain = study.network(made.options)
     shapes = _shapes(plain)
     maintained = study.maintained or _units(plain, shapes, inputs)

@@ -204,20 +204,20 @@ def over(
 
     Args:
       axes: where to draw.
-      values: ``[arm, seed, dim]``.
+      values: ``[arm, seed, dim]``, with a coordinate along ``dim``.
       dim: name of the dimension.
       looks: how to draw the arms, see `looks.assign`.
       every: how many along the dimension are averaged into one point.
     """
     parts = values.coarsen({dim: every}, boundary="trim").mean()
-    place = (np.arange(parts.sizes[dim]) + 0.5) * every
+    place = parts[dim].values
     for arm, look in looks.items():
         seeds = parts.sel(arm=arm).transpose(dim, "seed").values
         mean, low, high = intervals.mean(seeds)
         style = {"color": look.colour, "ls": look.style, "label": look.label}
         axes.plot(place, mean, lw=1.4, **style)
         _spread(axes, place, low, high, seeds, look.colour)
-    axes.set_xlim(0, values.sizes[dim])
+    axes.set_xlim(values[dim].values[0] - 0.5, values[dim].values[-1] + 0.5)
     _plain(axes)
 
 

@@ -73,7 +73,9 @@ def listed(name):
         return "gradient"
     if plugin.freezes:
         return name  # in either order nothing of it moves
-    first_or_last = plugin.last or plugin.rate_last or plugin.scales_rate
+    if plugin.scales_rate:
+        return "scales"
+    first_or_last = plugin.last or plugin.rate_last
     return "wrap" if plugin.wrap and not first_or_last else name
 
 

@@ -73,6 +73,11 @@ OWN = {
         "div_factor": (25.0, 5.0),
         "final_div_factor": (10.0, 2.0),
     },
+    "metaplastic": {"m": (1.0, 3.0)},
+    "ewc": {"strength": (0.1, 0.2)},
+    "random_consolidation": {"strength": (0.1, 0.2)},
+    "si": {"strength": (0.1, 0.2), "xi": (0.1, 0.5)},
+    "mas": {"strength": (0.1, 0.2)},
 }
 # With which a plugin does nothing.
 IDLE = {
@@ -91,6 +96,7 @@ IDLE = {
     "weight_clipping": {"kappa": 1e6},
     "weight_resets": {"factor": 0.0},
     "plasticity_injection": {"injection_step": 1e6},
+    "metaplastic": {"m": 0.0},
 }
 CHOICES = {
     "cbp": {"utility": "contribution", "budget": "all"},
@@ -186,11 +192,16 @@ ADDED = {
     ),
     "wasserstein": optim.wasserstein_regularization,
     "a_gem": optim.a_gem,
+    "ewc": optim.elastic_weight_consolidation,
+    "random_consolidation": optim.elastic_weight_consolidation,
+    "mas": optim.memory_aware_synapses,
 }
 AROUND = {
     "shrink_and_perturb": optim.shrink_and_perturb,
     "weight_clipping": optim.weight_clipping,
     "one_cycle": optim.one_cycle,
+    "metaplastic": lambda inner, m: optax.chain(inner, optim.metaplastic(m)),
+    "si": optim.synaptic_intelligence,
     "nap": optim.normalize_and_project,
     "weight_resets": optim.selective_weight_reinitialization,
     "hare_tortoise": lambda inner, decay_rate, period: optim.hare_tortoise(
@@ -218,7 +229,9 @@ def inner_by_hand(toy, name, n, optimizer):
     if optimizer == "upgd":
         values = {s: n[s] for s in ("weight_decay", "noise_scale", "decay_rate")}
         return optim.upgd(rate, **values, key=keys.named(toy.KEY, "upgd"))
-    if "adam" in optimizer and name in RESETS:
+    if optimizer == "adam_eps_hat":
+        inner = optim.adam(rate, None, n["b1"], n["b2"], eps_hat=True)
+    elif "adam" in optimizer and name in RESETS:
         inner = optim.adam(rate, toy.GROUPS, n["b1"], n["b2"])
     elif "adam" in optimizer:
         inner = optax.adam(rate, n["b1"], n["b2"])
@@ -272,7 +285,8 @@ def test_defaults_are_in_range(toy, optimizer):
         toy.network(made, made.values)
         toy.filled(made, made.values)
         elsewhere = plugin.evaluated or plugin.sessions
-        assert plugin.compared or plugin.optimizer or elsewhere
+        whole = plugin.optimizer or plugin.options or plugin.scales_rate
+        assert plugin.compared or whole or elsewhere
         assert not (plugin.compared and elsewhere)
 
 

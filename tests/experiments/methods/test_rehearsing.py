@@ -82,6 +82,23 @@ def test_every_number_is_used_and_may_be_traced(toy, name):
         assert np.isfinite(found["w"]).all() and differ(first[1], found), address
 
 
+@pytest.mark.parametrize("name", ["ewc", "random_consolidation", "si", "mas"])
+def test_weights_are_held_by_what_they_are_worth(toy, name):
+    """Not at all without a strength, and by each of their numbers."""
+    made = method(toy, name, examples=8)
+    own = [f"{name}.{number}" for number in PLUGINS[name].numbers]
+    strong = {"si": 50.0}.get(name, 0.5)
+    some = made.values | dict.fromkeys(own, 0.5) | {own[0]: strong}
+    others = [some | {at: 2 * some[at]} for at in own]
+    idle, held, *changed = learned(toy, made, [some | {own[0]: 0.0}, some, *others])
+    bp = method(toy, "bp")
+    (plain,) = learned(toy, bp, [bp.values])
+    toy.close(idle, plain)
+    for found in (held, *changed):
+        assert np.isfinite(found["w"]).all() and differ(plain, found)
+    assert all(differ(held, found) for found in changed)
+
+
 @pytest.mark.parametrize(
     ("name", "choice", "other"),
     [

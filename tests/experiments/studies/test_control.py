@@ -21,7 +21,7 @@ from experiments.launch import devices, program, running
 from experiments.methods.table import PLUGINS
 from experiments.nonstationary_control import config as configs
 from experiments.nonstationary_control import plot
-from experiments.studies import control
+from experiments.studies import control, defaults
 from loplax import ppo
 from loplax.studies import checkpoints, results
 
@@ -32,7 +32,11 @@ LEFT_OUT = [
     for name, plugin in PLUGINS.items()
     if plugin.sessions or any(getattr(plugin, slot) for slot in control.NOT_HERE)
 ]
-METHODS = [name for name in PLUGINS if name not in LEFT_OUT]
+METHODS = [
+    name
+    for name, plugin in PLUGINS.items()
+    if name not in LEFT_OUT and plugin.options.keys() <= {*defaults.OPTIONS}
+]
 ENVS, STEPS = 2, 16
 TINY = {
     "environment": "CartPole-v1",
