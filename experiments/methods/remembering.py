@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from experiments.methods.plugin import Plugin, Setting
-from loplax import checks, optim
+from experiments.methods.plugin import Plugin
+from loplax import checks, optim, units
 from loplax.optim import keys
 from loplax.supervised import boundaries
 
@@ -18,9 +18,9 @@ def _metaplastic(inner, setting, m):
     return optax.chain(inner, optim.metaplastic(m))
 
 
-def _seen(setting: Setting) -> dict[str, Callable]:
+def _seen(groups: units.Units) -> dict[str, Callable]:
     """What is held of a weight: its sign, where the layers take nothing else of it."""
-    axes = [a for group in setting.groups for a in (*group.incoming, *group.outgoing)]
+    axes = [a for group in groups for a in (*group.incoming, *group.outgoing)]
     if not any(axis.through == "sign" for axis in axes):
         return {}
     return {"through": lambda w: jnp.sign(w) if jnp.ndim(w) > 1 else w}
@@ -30,7 +30,7 @@ def _penalty(make: Callable) -> Callable:
     """A builder of what is added to the gradient; norms of binary layers are free."""
 
     def build(setting, *, strength, **own):
-        seen = _seen(setting)
+        seen = _seen(setting.groups)
         tx = make(strength, **seen)
         weights = lambda params: jax.tree.map(lambda p: p.ndim > 1, params)
         return optax.masked(tx, weights) if seen else tx
@@ -50,7 +50,7 @@ def _at_ends(name: str, make: Callable, importance: Callable, shuffled: bool = F
             key = jax.random.fold_in(keys.named(state.key_tx, name), task)
             return optim.permuted(found(state), key)
 
-        consolidate = make(strength).consolidate
+        consolidate = make(strength, **_seen(problem.groups)).consolidate
         return boundaries.consolidating(
             problem, name, consolidate, permuted if shuffled else found
         )
@@ -59,7 +59,7 @@ def _at_ends(name: str, make: Callable, importance: Callable, shuffled: bool = F
 
 
 def _intelligent(inner, setting, **own):
-    return optim.synaptic_intelligence(inner, **own, **_seen(setting))
+    return optim.synaptic_intelligence(inner, **own, **_seen(setting.groups))
 
 
 def _intelligence_at_ends(problem, **own):

@@ -1,5 +1,7 @@
 """Metaplasticity: what its configurations mean, and small studies."""
 
+import functools
+
 import jax
 import numpy as np
 import pytest
@@ -9,6 +11,9 @@ from experiments.launch import running
 from experiments.metaplasticity import config as configs
 from experiments.metaplasticity import plot, study
 from experiments.studies import learning
+from loplax import supervised
+from loplax.optim import consolidation
+from loplax.units import paths
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 NAME = "metaplasticity"
@@ -55,6 +60,27 @@ def test_tasks_are_tested_with_their_own_norms_or_not(tiny, launched):
     last = lambda values, task: values.isel(bin=-1).sel(subset=task).values
     np.testing.assert_array_equal(last(own, "1"), last(shared, "1"))
     assert (last(own, "0") != last(shared, "0")).any()
+
+
+@pytest.mark.parametrize("method", ["ewc", "random_consolidation", "mas"])
+def test_what_is_held_of_a_latent_weight_is_its_sign(tiny, method):
+    """Right after a task the penalty pulls nowhere, however strong."""
+    config = tiny(methods=(f"running_statistics+{method}",))
+    made = study.make(config)
+    build = learning.problem(made, config, config.methods[0])
+    values = made.method(config, config.methods[0]).hparams
+    state = supervised.init(build, jax.random.key(0), values, made.data)
+    segment = functools.partial(supervised.segment, build, bins=1, fresh=False)
+    state = jax.jit(segment)(state, made.data)[0]
+    is_one = lambda part: isinstance(part, consolidation.ConsolidationState)
+    (found,) = filter(is_one, jax.tree.leaves(state.opt, is_leaf=is_one))
+    anchors = paths.by_path(found.anchor).leaves
+    assert sorted(anchors) == ["hidden_0/kernel", "output/kernel"]
+    for path, anchor in anchors.items():
+        now = np.sign(paths.by_path(state.params).leaves[path])
+        held = paths.by_path(found.importance).leaves[path] > 0
+        assert held.any()
+        np.testing.assert_array_equal(anchor[held], now[held])
 
 
 @pytest.mark.parametrize("method", ["ewc", "random_consolidation", "si", "mas"])
