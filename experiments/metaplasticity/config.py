@@ -12,11 +12,11 @@ from experiments.studies import defaults
 
 # What each preset is for; the first is the default.
 PRESETS = {
-    "digits": "5 permutations of handwritten digits, no download; two minutes",
+    "digits": "5 permutations of handwritten digits, no download; half a minute",
     "laptop": "5 permutations of MNIST, two layers of 512, seven values of m, rivals",
     "sequence": "MNIST, then Fashion-MNIST with the same outputs",
-    "stream": "Fashion-MNIST in 60 pieces without boundaries, and as a whole",
-    "capacity": "10 permutations of MNIST, one width of several",
+    "stream": "Fashion-MNIST in 60 pieces, without boundaries",
+    "capacity": "10 permutations of MNIST, to be run at several widths",
     "many": "100 permutations: does what is sure fill up; continual backprop beside it",
     "paper": "6 permutations of MNIST, two layers of 4096, 40 epochs; for a GPU",
     "smoke": "seconds, on the digits; for tests",

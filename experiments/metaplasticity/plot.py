@@ -7,6 +7,7 @@ import numpy as np
 import xarray
 
 from experiments.figures import figures
+from experiments.studies import sessions
 from loplax.studies import continual, panels, plots
 
 MANY = 12  # tasks, from which on they are not shown one by one
@@ -59,6 +60,7 @@ FIGURE = figures.Figure(
     "accuracy on all tasks so far",
     "Metaplasticity",
     higher_is_better=True,
+    about=sessions.about,
     columns=columns,
     more={"tasks": _tasks},
 )

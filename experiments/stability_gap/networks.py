@@ -1,7 +1,7 @@
 """The networks of the stability gap, and what they know before it begins."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
@@ -29,7 +29,7 @@ def made(config, classes: int, base: int, train, test) -> tuple[Callable, Any, A
       ValueError: for a network that cannot be.
     """
     checks.one_of("network", config.network, tuple(NETWORKS))
-    return NETWORKS[config.network](config, classes, base, train, test)
+    return NETWORKS[config.network].make(config, classes, base, train, test)
 
 
 def _mlp(config, classes, base, train, test):
@@ -103,8 +103,14 @@ def base(config) -> int:
     return config.classes[0]
 
 
-OPTIONS = {"mlp": defaults.OPTIONS, "convnext": ()}
-NETWORKS = {"mlp": _mlp, "convnext": _convnext}
+class Kind(NamedTuple):
+    """A kind of network: what makes it, see `made`, and options that methods choose."""
+
+    make: Callable
+    options: tuple[str, ...] = ()
+
+
+NETWORKS = {"mlp": Kind(_mlp, defaults.OPTIONS), "convnext": Kind(_convnext)}
 
 
 def _plain(net, shape: tuple[int, ...]) -> Network:

@@ -10,6 +10,7 @@ import xarray
 from matplotlib import ticker
 
 from experiments.figures import figures
+from experiments.studies import sessions
 from loplax import metrics
 from loplax.studies import continual, panels, plots, results, views
 
@@ -175,14 +176,8 @@ def _measures(report: xarray.Dataset, joint: str | None) -> dict:
 
 
 def _about(config: dict) -> str:
-    what = {
-        "rotations": "turned by " + ", ".join(map(str, config["degrees"])) + " degrees",
-        "classes": "classes in sessions of " + ", ".join(map(str, config["classes"])),
-        "permutations": f"{config['sessions']} permutations of the pixels",
-        "data": f"random parts in {config['sessions']} sessions",
-    }
     scaled = "; SGM's protocol, scaled" if config["pretrain"]["steps"] else ""
-    return f"{config['dataset']}, {what[config['order']]}{scaled}"
+    return sessions.about(config) + scaled
 
 
 FIGURE = figures.Figure(

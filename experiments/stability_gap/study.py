@@ -31,6 +31,6 @@ def make(config, data_dir: str | None = None) -> learning.Study:
         classes,
         known=base > 0,
         initializer=nets.kaiming_uniform(config.activation),
-        options=networks.OPTIONS[config.network],
+        options=networks.NETWORKS[config.network].options,
         test_starts=True,
     )

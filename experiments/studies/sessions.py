@@ -10,7 +10,20 @@ from loplax import checks, streams
 from loplax.streams import datasets
 from loplax.supervised import losses
 
-ORDERS = ("rotations", "permutations", "classes", "data", "datasets")
+_listed = lambda values: ", ".join(map(str, values))
+# What comes in the sessions, in words.
+ORDERS = {
+    "rotations": lambda config: f"turned by {_listed(config['degrees'])} degrees",
+    "permutations": lambda config: f"{config['sessions']} permutations of the pixels",
+    "classes": lambda config: f"classes in sessions of {_listed(config['classes'])}",
+    "data": lambda config: f"random parts in {config['sessions']} sessions",
+    "datasets": lambda config: "one data set after the other",
+}
+
+
+def about(config: dict) -> str:
+    """What is learned in which order, for a figure."""
+    return f"{config['dataset']}, {ORDERS[config['order']](config)}"
 
 
 def examples(config, data_dir: str | None = None):
@@ -99,7 +112,7 @@ def in_sessions(config, train, test, origins, base: int = 0):
     Raises:
       ValueError: for an unknown order, or one that cannot be.
     """
-    checks.one_of("order", config.order, ORDERS)
+    checks.one_of("order", config.order, tuple(ORDERS))
     if config.order in ("rotations", "permutations"):
         return _domains(config, train, test)
     if config.order == "datasets":
@@ -134,7 +147,14 @@ def _domains(config, train, test):
 
 
 def make(
-    config, learned: tuple, network: Callable, split, classes: int, **how
+    config,
+    learned: tuple,
+    network: Callable,
+    split,
+    classes: int,
+    *,
+    known: bool = False,
+    **how,
 ) -> learning.Study:
     """The study of what comes in sessions.
 
@@ -144,8 +164,8 @@ def make(
       network: as in `learning.Study`.
       split: as `in_sessions` returns it.
       classes: number of outputs.
-      **how: other fields of the study; ``known``: whether the first session is not
-        learned, but known before.
+      known: whether the first session is not learned, but known before.
+      **how: other fields of the study.
 
     Returns:
       The study.
@@ -153,7 +173,6 @@ def make(
     Raises:
       ValueError: for sizes out of range.
     """
-    known = how.pop("known", False)
     test_batch = min(config.test_batch, learned[1][1].size)
     parts = learning.whole("steps", config.steps, "every", config.every)
     number = split.sessions - known

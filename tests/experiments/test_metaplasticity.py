@@ -1,6 +1,7 @@
 """Metaplasticity: what its configurations mean, and small studies."""
 
 import functools
+import json
 
 import jax
 import numpy as np
@@ -10,7 +11,7 @@ from experiments.figures import figures
 from experiments.launch import running
 from experiments.metaplasticity import config as configs
 from experiments.metaplasticity import plot, study
-from experiments.studies import learning
+from experiments.studies import learning, sessions
 from loplax import supervised
 from loplax.optim import consolidation
 from loplax.units import paths
@@ -116,6 +117,15 @@ def test_data_sets_follow_each_other_with_the_same_outputs(tiny):
     np.testing.assert_array_equal(labels[:1500], labels[1500:])
     state = made.stream(made.data, {}).init(jax.random.key(0))
     assert np.diff(state.starts).tolist() == [1500, 1500]
+
+
+def test_figures_say_of_every_order_what_it_is(tiny):
+    config = json.loads(tiny().to_json())
+    told = {
+        order: sessions.about(config | {"order": order}) for order in sessions.ORDERS
+    }
+    assert len(set(told.values())) == len(told)
+    assert told["permutations"] == "digits, 2 permutations of the pixels"
 
 
 def test_table_and_figures_tell_learning_from_remembering(found):
