@@ -2,6 +2,11 @@
 
 from typing import Any
 
+from loplax import extras
+
+with extras.needed("studies", "experiments"):
+    import ml_collections as ml_collections  # what all of them begin with
+
 __all__ = ["run"]
 
 

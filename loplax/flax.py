@@ -4,7 +4,11 @@ import dataclasses
 import functools
 
 import optax
-from flax.training import train_state
+
+from loplax import extras
+
+with extras.needed("nets", "loplax.flax"):
+    from flax.training import train_state
 
 
 class TrainState(train_state.TrainState):

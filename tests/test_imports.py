@@ -15,16 +15,17 @@ LIBRARY = sorted((ROOT / "loplax").rglob("*.py"))
 # What each part of loplax may import of the rest of it.
 ALLOWED = {
     "branch": {"sharding"},
-    "envs": {"branch", "spelling"},
-    "flax": set(),
+    "envs": {"branch", "extras", "spelling"},
+    "extras": set(),
+    "flax": {"extras"},
     "spelling": set(),
     "checks": {"spelling"},
     "sharding": set(),
     "units": {"spelling", "sharding"},
     "metrics": set(),
-    "streams": {"branch", "checks", "locks", "spelling"},
+    "streams": {"branch", "checks", "extras", "locks", "spelling"},
     "optim": {"branch", "checks", "spelling", "precision", "sharding", "units"},
-    "nets": {"units", "checks"},
+    "nets": {"checks", "extras", "units"},
     "precision": set(),
     "diagnostics": {"metrics"},
     "supervised": {
@@ -37,8 +38,16 @@ ALLOWED = {
         "streams",
         "units",
     },
-    "ppo": {"checks", "diagnostics", "metrics", "optim", "precision", "units"},
-    "studies": {"locks", "metrics", "spelling"},
+    "ppo": {
+        "checks",
+        "diagnostics",
+        "extras",
+        "metrics",
+        "optim",
+        "precision",
+        "units",
+    },
+    "studies": {"extras", "locks", "metrics", "spelling"},
     "locks": set(),
 }
 WITHOUT_FLAX = tuple(name for name in ALLOWED if name not in ("nets", "envs", "flax"))

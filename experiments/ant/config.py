@@ -1,6 +1,6 @@
 """Ant: a four-legged robot learns to walk.
 
-It needs brax: ``pip install -e ".[brax]"``.
+It needs brax: ``pip install -e ".[studies,brax]"``.
 """
 
 import ml_collections

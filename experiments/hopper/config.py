@@ -1,6 +1,6 @@
 """Hopper: a one-legged robot learns to hop.
 
-It needs brax: ``pip install -e ".[brax]"``.
+It needs brax: ``pip install -e ".[studies,brax]"``.
 """
 
 import ml_collections

@@ -4,7 +4,7 @@ import csv
 import pathlib
 from collections.abc import Callable
 
-from loplax import checks
+from loplax import checks, extras
 
 
 def make(name: str, workdir: pathlib.Path, overwrite: bool = False) -> Callable:
@@ -46,12 +46,8 @@ def _csv(workdir: pathlib.Path, overwrite: bool) -> Callable:
 
 
 def _tensorboard(workdir: pathlib.Path, overwrite: bool) -> Callable:
-    try:
+    with extras.needed("tensorboard", "tensorboard"):
         import tensorboardX
-    except ImportError as error:
-        raise ImportError(
-            'tensorboard needs tensorboardX: pip install "loplax[tensorboard]"'
-        ) from error
     writers = {}
 
     def write(progress) -> None:
@@ -66,10 +62,8 @@ def _tensorboard(workdir: pathlib.Path, overwrite: bool) -> Callable:
 
 
 def _wandb(workdir: pathlib.Path, overwrite: bool) -> Callable:
-    try:
+    with extras.needed("wandb", "wandb"):
         import wandb
-    except ImportError as error:
-        raise ImportError('wandb is missing: pip install "loplax[wandb]"') from error
     runs = []  # one, begun when the study is: what cannot be run leaves no trace
 
     def write(progress) -> None:

@@ -1,6 +1,6 @@
 """Slippery Ant: a robot walks on a ground whose friction changes.
 
-It needs brax: ``pip install -e ".[brax]"``.
+It needs brax: ``pip install -e ".[studies,brax]"``.
 """
 
 import ml_collections

@@ -1,6 +1,6 @@
 """Walker2d: a two-legged robot learns to walk.
 
-It needs brax: ``pip install -e ".[brax]"``.
+It needs brax: ``pip install -e ".[studies,brax]"``.
 """
 
 import ml_collections

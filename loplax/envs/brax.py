@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import struct
 from gymnax.environments import environment, spaces
 
+from loplax import extras
 from loplax.envs import base, checks
 
 NAMES = (
@@ -147,11 +148,8 @@ class Brax(base.Environment):
 
 
 def _load(name, backend, settings):
-    try:
+    with extras.needed("brax", repr(name)):
         from brax import envs
-    except ImportError as error:
-        message = f'{name!r} needs brax, which is missing: pip install "loplax[brax]"'
-        raise ImportError(message) from error
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Brax System")
         return envs.get_environment(name, backend=backend, **settings)

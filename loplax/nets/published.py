@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
+from loplax import extras
 from loplax.nets import convnext
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -105,13 +106,9 @@ def convnext_from(
 
 
 def _read(path: str | os.PathLike) -> dict[str, np.ndarray]:
-    try:
+    with extras.needed("weights", str(path)):
         import safetensors
         from safetensors import numpy as safetensors_numpy
-    except ImportError as error:
-        raise ImportError(
-            f'{path} needs safetensors, which is missing: pip install "loplax[weights]"'
-        ) from error
     try:
         return safetensors_numpy.load_file(path)
     except (OSError, safetensors.SafetensorError) as error:

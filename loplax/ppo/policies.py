@@ -5,7 +5,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from gymnax.environments import spaces
+
+from loplax import extras
+
+with extras.needed("rl", "loplax.ppo"):
+    from gymnax.environments import spaces
 
 
 class Policy(NamedTuple):

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from loplax import checks, locks
+from loplax import checks, extras, locks
 from loplax.streams import makers, records
 
 NAMES = ("digits", *makers.MAKERS)
@@ -134,7 +134,8 @@ def _selected(data: Dataset, train, test) -> Dataset:
 
 
 def _digits() -> Dataset:
-    from sklearn import datasets, model_selection
+    with extras.needed("studies", "the digits"):
+        from sklearn import datasets, model_selection
 
     digits = datasets.load_digits()
     images = ((255 * digits.images + 8) // 16).astype(np.uint8)[..., None]
@@ -181,7 +182,8 @@ def _has_tensorflow() -> bool:
 def _prepare_officially(
     maker: makers.Maker, data_dir: pathlib.Path, manual_dir: pathlib.Path
 ) -> pathlib.Path:
-    import tensorflow_datasets as tfds
+    with extras.needed("data", "an image data set"):
+        import tensorflow_datasets as tfds
 
     name = maker.prepared.rpartition("/")[0]
     builder = tfds.builder(name, data_dir=data_dir, file_format="array_record")
@@ -216,7 +218,8 @@ def _ways(name: str, data_dir: pathlib.Path) -> str:
 
 
 def _read(folder: pathlib.Path, split: str, train, test, sides) -> Dataset:
-    import tensorflow_datasets as tfds
+    with extras.needed("data", "an image data set"):
+        import tensorflow_datasets as tfds
 
     try:
         builder = tfds.builder_from_directory(folder)

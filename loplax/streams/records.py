@@ -5,7 +5,11 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent import futures
 
 import numpy as np
-import tqdm
+
+from loplax import extras
+
+with extras.needed("studies", "reading images"):
+    import tqdm
 
 BATCH = 1000  # records read at a time
 Selection = Callable[[Mapping[str, np.ndarray]], np.ndarray]
@@ -33,7 +37,8 @@ def arrays(
       ValueError: for no such split, or indices that are not of its examples.
       OSError: for an image that cannot be decoded.
     """
-    import tensorflow_datasets as tfds
+    with extras.needed("data", "an image data set"):
+        import tensorflow_datasets as tfds
     from PIL import Image
 
     # Decoded by tensorflow-datasets, it takes half as long again.
