@@ -93,9 +93,30 @@ def test_consolidation_acts_on_the_second_task_only(tiny, launched, method):
     assert (np.abs(plain[:, 1] - held[:, 1]) > 1e-4).all()
 
 
+def test_units_are_released_while_it_learns(tiny, launched):
+    """Every magnitude, in one program, learns other weights than none."""
+    methods = ("metaplastic", "metaplastic+release", "release")
+    release = {"replacement_rate": 0.1, "maturity_threshold": 5}
+    config = tiny(methods=methods, metaplastic__m=10.0)
+    running.change(config, {f"release.{name}": x for name, x in release.items()})
+    running.change(config, {"sweep.release.magnitude": (0.001, 0.1)})
+    losses = launched(None, NAME, config)["loss"].transpose("arm", "seed", "bin").values
+    assert np.isfinite(losses).all() and len(losses) == 5
+    assert len(np.unique(losses[:, 0, -1])) == 5
+
+
+def test_units_of_real_weights_are_not_released(tiny, launched, small):
+    with pytest.raises(ValueError, match="real_weights and release both claim binary"):
+        launched(None, NAME, tiny(methods=("real_weights+release",)))
+    config = small(methods=("release",))
+    with pytest.raises(ValueError, match="release needs a network with .* binary"):
+        launched(None, "slowly_changing_regression", config)
+
+
 @pytest.mark.parametrize(
     ("new", "words"),
     [
+        ({"methods": ("release",), "release__magnitude": 0.0}, "release must be above"),
         ({"methods": ("ewc",)}, "statistics of a batch"),
         ({"methods": ("crelu",)}, "crelu needs a network with"),
         ({"methods": ("ewc+mas+running_statistics",)}, "ewc.*mas"),
