@@ -93,6 +93,15 @@ def test_consolidation_acts_on_the_second_task_only(tiny, launched, method):
     assert (np.abs(plain[:, 1] - held[:, 1]) > 1e-4).all()
 
 
+def test_the_path_of_signs_holds_other_weights(tiny, launched):
+    """From the second task on; a choice is swept as an arm of its own."""
+    config = tiny(methods=("running_statistics+si",), si__strength=1000.0)
+    running.change(config, {"sweep.si.path": ("weight", "sign")})
+    data = launched(None, NAME, config)["loss"].transpose("arm", "seed", "bin").values
+    np.testing.assert_array_equal(data[0, :, 0], data[1, :, 0])
+    assert (data[0, :, 1] != data[1, :, 1]).all()
+
+
 def test_units_are_released_while_it_learns(tiny, launched):
     """Every magnitude, in one program, learns other weights than none."""
     methods = ("metaplastic", "metaplastic+release", "release")

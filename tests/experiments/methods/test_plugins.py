@@ -366,6 +366,22 @@ def test_every_choice_is_used(toy, name, choice, other):
     assert differ(found, learned(toy, name)[""])
 
 
+def test_the_path_of_si_is_that_of_the_weights_or_of_their_signs(toy):
+    """Signs are those of weights alone, and of a network that reads nothing else."""
+    seen = lambda w: jnp.sign(w) if jnp.ndim(w) > 1 else w
+    numbers = {"strength": 0.1, "xi": 0.1}
+    for path, own in (("weight", {}), ("sign", {"path": seen})):
+        made = choosing(method(toy, "si"), "si", path=path)
+        found = toy.transformation(made, first(made), groups=toy.SIGNED)
+        expected = AROUND["si"](optax.sgd(0.02), **numbers, through=seen, **own)
+        assert toy.equal(toy.program(found, "si"), toy.program(expected, "si"))
+    with pytest.raises(ValueError, match=r"si\.path is sign, and the weights are not"):
+        toy.transformation(made, first(made))
+    made = choosing(made, "si", path="sing")
+    with pytest.raises(ValueError, match=r"si\.path.*'sing'; did you mean 'sign'"):
+        toy.transformation(made, first(made))
+
+
 @pytest.mark.parametrize("reset", [True, False])
 @pytest.mark.parametrize("name", ["cbp", "release", "redo"])
 def test_moments_of_replaced_units_start_anew_or_not(toy, name, reset):
