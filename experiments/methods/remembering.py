@@ -81,7 +81,7 @@ REMEMBERING = {
     # Laborieux et al. 2021: 0.5, 1 and 1.35 at 24,000 steps a task, more with fewer.
     "metaplastic": Plugin(
         "metaplastic",
-        "#d94801",
+        "#c51b8a",
         {"m": 1.35},
         wrap=_metaplastic,
         scales_rate=True,

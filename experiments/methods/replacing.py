@@ -62,7 +62,7 @@ REPLACING = {
     # keep their signs.
     "release": Plugin(
         "release",
-        "#2ca089",
+        "#7fb800",
         {**_NUMBERS, "magnitude": 0.01},  # two steps of Laborieux et al. 2021
         _CHOICES,
         options={"binary": True},

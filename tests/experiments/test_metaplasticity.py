@@ -160,11 +160,65 @@ def test_figures_say_of_every_order_what_it_is(tiny):
 
 def test_table_and_figures_tell_learning_from_remembering(found):
     """By hand: the diagonal of the accuracy matrix, and its last row."""
-    assert {"figure", "tasks"} <= figures.draw(found, plot.FIGURE).keys()
+    drawn = figures.draw(found, plot.FIGURE)
+    assert {"figure", "tasks", "sweep"} <= drawn.keys() and "over_tasks" not in drawn
     ends = found["test_accuracy"].transpose("arm", "seed", "bin", "subset").values
     given = {name: each.values for name, each in plot.columns(found).items()}
     last = ends[:, :, 1]
-    np.testing.assert_allclose(given["accuracy at the end"], last.mean(-1), rtol=1e-6)
-    np.testing.assert_allclose(given["oldest task"], last[..., 0], rtol=1e-6)
     learned = (ends[:, :, 0, 0] + last[..., 1]) / 2
-    np.testing.assert_allclose(given["when learned"], learned, rtol=1e-6)
+    expected = {"when learned": learned, "oldest task": last[..., 0]}
+    assert given.keys() == expected.keys()
+    for name, values in expected.items():
+        np.testing.assert_allclose(given[name], values, rtol=1e-6)
+    # Over m: the mean of all tasks, and both of these; a line beside it is backprop.
+    shown = [last.mean(-1), *expected.values()]
+    for axes, values in zip(drawn["sweep"].axes, shown, strict=True):
+        bp, *metaplastic = values.mean(1)
+        (container,) = axes.containers
+        assert container.lines[0].get_xdata().tolist() == [0.0, 20.0]
+        np.testing.assert_allclose(container.lines[0].get_ydata(), metaplastic)
+        assert any(np.allclose(line.get_ydata(), bp) for line in axes.lines)
+
+
+@pytest.fixture(scope="module")
+def many(tiny, launched):
+    """``subsets -> results`` of more tasks than are shown one by one."""
+
+    @functools.cache
+    def run(subsets):
+        new = {"sessions": 13, "subsets": subsets, "task_norms": False, "steps": 5}
+        new |= {"train_examples": 100, "test_examples": 20, "methods": ("bp",)}
+        return launched(None, NAME, tiny(**new, every=5, running=True))
+
+    return run
+
+
+@pytest.mark.parametrize("subsets", ["recent", "last_five", "sessions"])
+def test_many_tasks_are_shown_as_a_course(many, subsets):
+    """Accuracy on the new one, and on what came before, from the matrix of tasks."""
+    matrix = many("sessions")["test_accuracy"].isel(arm=0).values
+    task = np.arange(13)
+    before = np.array([matrix[:, k, k - 1] for k in task[1:]])
+    five = [matrix[:, k, max(k - 4, 0) : k + 1].mean(-1) for k in task]
+    earlier = [matrix[:, k, :k].mean(-1) for k in task[1:]]
+    nothing = np.full((1, 2), np.nan)
+    kinds = {
+        "new task": matrix[:, task, task].T,
+        "task before": np.concatenate([nothing, before]),
+        "last five tasks": np.array(five),
+        "earlier tasks": np.concatenate([nothing, earlier]),
+    }
+    dataset = many(subsets)
+    figure = figures.draw(dataset, plot.FIGURE)["over_tasks"]
+    expected = {axes.get_title(): kinds[axes.get_title()] for axes in figure.axes}
+    wanted = {"recent": "task before", "sessions": "earlier tasks"}
+    assert len(expected) == 3 if subsets == "last_five" else wanted[subsets] in expected
+    for axes in figure.axes:
+        of_five = np.nanmean(expected[axes.get_title()][5:10])
+        np.testing.assert_allclose(axes.lines[0].get_ydata()[1], of_five, rtol=1e-5)
+    given = plot.columns(dataset)
+    if subsets == "sessions":
+        np.testing.assert_allclose(given["oldest task"][0], matrix[:, -1, 0])
+        return
+    for name, values in expected.items():
+        np.testing.assert_allclose(given[name][0], values[3:].mean(0), rtol=1e-5)
