@@ -18,6 +18,7 @@ PRESETS = {
     "stream": "Fashion-MNIST in 60 pieces, without boundaries",
     "capacity": "10 permutations of MNIST, to be run at several widths",
     "many": "100 permutations of MNIST: what goes on learning when units are released",
+    "features": "features of one's own, in two halves of the classes",
     "paper": "6 permutations of MNIST, two layers of 4096, 40 epochs; for a GPU",
     "smoke": "seconds, on the digits; for tests",
 }
@@ -51,6 +52,7 @@ def get_config(preset: str = "digits") -> ml_collections.ConfigDict:
     config.affine = True  # whether norms have a scale and a bias
     config.running = False  # tested with running statistics, else the test batch's own
     config.task_norms = True  # whether each task is tested with the norms of its end
+    config.binarize_input = False  # whether inputs are signs, around their own mean
     config.width = 0.1  # of the interval in which latent weights begin
     config.optimizer = "adam_eps_hat"
     config.learning_rate = 0.005
@@ -113,6 +115,13 @@ def get_config(preset: str = "digits") -> ml_collections.ConfigDict:
         )
         config.metaplastic.m = 10.0
         config.cbp.replacement_rate = config.release.replacement_rate = 1e-3
+    if preset == "features":
+        # With the arrays of loplax.streams.datasets; in the paper CIFAR-10, ResNet-18.
+        config.dataset, config.order, config.classes = "features.npz", "classes", (5, 5)
+        config.binarize_input, config.running, config.hidden = True, True, (2048,)
+        config.steps = config.every = 2500  # ten times through 25,000
+        config.adam_eps_hat.weight_decay = 1e-8
+        config.metaplastic.m = 1.8
     if preset == "paper":
         config.sessions, config.hidden = 6, (4096, 4096)
         config.steps, config.every = 24_000, 600

@@ -35,7 +35,7 @@ def add_sessions(config: ml_collections.ConfigDict) -> None:
     Args:
       config: the configuration.
     """
-    config.dataset = "mnist"  # of loplax.streams.datasets; several joined by +
+    config.dataset = "mnist"  # of loplax.streams.datasets, or a file; several by +
     config.order = "rotations"  # or permutations, classes, data, datasets
     config.degrees = (0, 80, 160)  # of rotations
     config.classes = ()  # of each session, where classes come in

@@ -222,3 +222,58 @@ def test_many_tasks_are_shown_as_a_course(many, subsets):
         return
     for name, values in expected.items():
         np.testing.assert_allclose(given[name][0], values[3:].mean(0), rtol=1e-5)
+
+
+@pytest.fixture
+def features(tmp_path):
+    """A file of two features and eight more, all above 0, that tell four classes."""
+    rng = np.random.default_rng(0)
+    numbers = {"train": 400, "test": 80}
+    labels = {part: np.arange(number) % 4 for part, number in numbers.items()}
+    centres = rng.uniform(1.0, 3.0, size=(4, 10))
+    made = {f"{part}_y": y for part, y in labels.items()}
+    for part, y in labels.items():
+        made[f"{part}_x"] = centres[y] + rng.uniform(0.0, 0.5, size=(y.size, 10))
+    np.savez(tmp_path / "own.npz", **made)
+    return tmp_path
+
+
+def from_file(changed, **new):
+    sizes = {"dataset": "own.npz", "classes": (2, 2), "hidden": (16,), "seeds": 2}
+    sizes |= {"steps": 100, "every": 100, "batch": 20}
+    return changed(configs.get_config("features"), **sizes | new)
+
+
+def test_features_of_ones_own_are_learned(changed, launched, features):
+    """Classes in two sessions, of four."""
+    config = from_file(changed)
+    data = launched(None, NAME, config, data_dir=str(features))
+    learned = plot.columns(data)["when learned"].values
+    assert data.sizes["subset"] == 2 and (learned > 0.8).all()
+    about = sessions.about(json.loads(config.to_json()) | {"dataset": "a/own.npz"})
+    assert about == "own.npz, classes in sessions of 2, 2"
+
+
+def test_signs_of_features_are_taken_around_their_mean(changed, features):
+    """So that neither a shift nor a factor of an example counts."""
+    config = from_file(changed)
+    made = study.make(config, str(features))
+    network = made.network({})
+    params, stats = network.init(jax.random.key(0))
+    x = np.asarray(made.data[0][0][:8])
+    shown = lambda x: network.predict(params, stats, x)
+    np.testing.assert_array_equal(shown(x), shown(np.sign(x - x.mean(1)[:, None])))
+    np.testing.assert_array_equal(shown(x), shown(2 * x + 8))
+    assert np.unique(shown(x)).size > 10
+
+
+@pytest.mark.parametrize(
+    ("new", "message"),
+    [
+        ({"dataset": "features.npz"}, "features.npz is not there"),
+        ({"classes": (2, 3)}, "must sum to 4 classes"),
+    ],
+)
+def test_a_file_that_does_not_fit_is_refused(changed, features, new, message):
+    with pytest.raises(ValueError, match=message):
+        study.make(from_file(changed, **new), str(features))
