@@ -100,7 +100,7 @@ def load(
       >>> load("digits", train=few).train_labels.shape
       (200,)
     """
-    if name.endswith(".npz"):
+    if str(name).endswith(".npz"):
         _check_sides(name, sides, None)
         found = arrays.read(pathlib.Path(data_dir or "", name).expanduser())
         own = Dataset(*found, int(found[1].max()) + 1)
