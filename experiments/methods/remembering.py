@@ -81,7 +81,7 @@ REMEMBERING = {
     # Laborieux et al. 2021: 0.5, 1 and 1.35 at 24,000 steps a task, more with fewer.
     "metaplastic": Plugin(
         "metaplastic",
-        "#c51b8a",
+        "#bf1a8f",
         {"m": 1.35},
         wrap=_metaplastic,
         scales_rate=True,
