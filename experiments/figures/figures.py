@@ -37,7 +37,8 @@ class Figure(NamedTuple):
       more: further figures by name, ``(dataset, looks, lines) -> figure`` each, of the
         results as ``view`` gives them; see `loplax.studies.looks`;
         None where there is nothing to show.
-      columns: ``dataset -> {column: array [arm, seed]}``, what else the table shows.
+      columns: ``dataset -> {column: array [arm, seed]}``, what else the table shows,
+        and the figure of what was swept.
     """
 
     metric: str
@@ -102,7 +103,8 @@ def draw(
         found["comparison"] = lambda: _comparison(flat, shown, own, lines)
     if statistics.swept(dataset):
         methods = looks.assign({name: name for name in names}, labels, colours)
-        found["sweep"] = lambda: _sweep(coarse, shown, methods, lines[:1])
+        columns = shown.columns(dataset) if shown.columns else {}
+        found["sweep"] = lambda: _sweep(coarse, shown, methods, lines[:1], columns)
     if any("subset" in whole[name].dims for name in whole):
         found["subsets"] = lambda: _subsets(whole, shown, own, lines)
     for name, make in shown.more.items():
@@ -210,16 +212,24 @@ def _comparison(dataset, shown: Figure, own, lines):
     return figure
 
 
-def _sweep(dataset, shown: Figure, own, lines):
+def _sweep(dataset, shown: Figure, own, lines, columns):
+    """A row for each swept number: the metric, and what else the table shows."""
+    names = {shown.metric: f"{shown.axis}, last", **{name: name for name in columns}}
+    dataset = dataset.assign(
+        {name: each.expand_dims(bin=dataset["bin"]) for name, each in columns.items()}
+    )
     swept = statistics.swept(dataset)
     labels = [look.label for look in own.values()]
     said = [*lines, words.of_sweep(dataset), *words.missing(dataset)]
-    figure, many = panels.panels(len(swept), lines=said, legend=labels)
+    cells = [(number, name) for number in swept for name in names]
+    figure, many = panels.panels(
+        len(cells), columns=len(names) if columns else 3, lines=said, legend=labels
+    )
     better = {"higher_is_better": shown.higher_is_better}
-    for axes, name in zip(many, swept, strict=True):
-        best = statistics.best(dataset, shown.metric, per=[name], **better)
-        plots.settings(axes, best.dataset, shown.metric, name, own)
-        axes.set_ylabel(f"{shown.axis}, last", fontsize=8)
+    for axes, (number, name) in zip(many, cells, strict=True):
+        best = statistics.best(dataset, shown.metric, per=[number], **better).dataset
+        plots.settings(axes, best, name, number, own)
+        axes.set_ylabel(names[name], fontsize=8)
     panels.legend_below(figure, many)
     return figure
 

@@ -130,11 +130,11 @@ def of_sweep(dataset: xarray.Dataset) -> str:
     seeds = dataset.sizes["seed"]
     several = max(np.unique(dataset["method"], return_counts=True)[1])
     if len(statistics.swept(dataset)) == 1 or several == 1:
-        return f"last bin, {of_seeds(seeds)}; dashed: a method that does not use it"
+        return f"{of_seeds(seeds)}; dashed: a method that does not use it"
     split = seeds >= statistics.LEAST_TO_SPLIT
     half = f"{-(-seeds // 2)} of {seeds} seeds and shown on the others"
     where = half if split else "the seeds that are shown"
-    return f"last bin; the best of the other settings, chosen on {where}"
+    return f"the best of the other settings, chosen on {where}"
 
 
 def done(dataset: xarray.Dataset) -> float:

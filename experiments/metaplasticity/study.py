@@ -57,9 +57,13 @@ def _network(config, classes: int, pixels: int, options) -> Network:
         classes,
         normalization=config.normalization,
         affine=config.affine,
+        binarize_input=config.binarize_input,
         kernel_init=binary_layers.latent_uniform(config.width),
         **options,
     )
+
+    def seen(x):
+        return x - x.mean(-1, keepdims=True) if config.binarize_input else x
 
     def init(key):
         variables = net.init(key, jnp.zeros((1, pixels)))
@@ -67,14 +71,17 @@ def _network(config, classes: int, pixels: int, options) -> Network:
 
     def apply(params, stats, x):
         variables = {"params": params, "batch_stats": stats}
-        outputs, new = net.apply(variables, x, train=True, mutable=["batch_stats"])
+        outputs, new = net.apply(
+            variables, seen(x), train=True, mutable=["batch_stats"]
+        )
         return outputs, new.get("batch_stats", stats)
 
     def predict(params, stats, x):
-        return net.apply({"params": params, "batch_stats": stats}, x)
+        return net.apply({"params": params, "batch_stats": stats}, seen(x))
 
     def embed(params, stats, x):
-        return net.apply({"params": params, "batch_stats": stats}, x, method="embed")
+        variables = {"params": params, "batch_stats": stats}
+        return net.apply(variables, seen(x), method="embed")
 
     alone = config.normalization != "batch" or options["running"]
     return Network(init, apply, predict, embed=embed, per_example=alone)

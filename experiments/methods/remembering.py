@@ -58,11 +58,18 @@ def _at_ends(name: str, make: Callable, importance: Callable, shuffled: bool = F
     return build
 
 
-def _intelligent(inner, setting, **own):
-    return optim.synaptic_intelligence(inner, **own, **_seen(setting.groups))
+def _intelligent(inner, setting, *, path, **own):
+    checks.one_of("si.path", path, ("weight", "sign"))
+    seen = _seen(setting.groups)
+    if path == "sign":
+        if not seen:
+            raise ValueError("si.path is sign, and the weights are not binarised.")
+        seen["path"] = seen["through"]
+    return optim.synaptic_intelligence(inner, **own, **seen)
 
 
-def _intelligence_at_ends(problem, **own):
+def _intelligence_at_ends(problem, *, path, **own):
+    del path  # a matter of the steps alone
     tx = optim.synaptic_intelligence(optax.identity(), **own)
     return boundaries.consolidating(problem, "si", tx.consolidate)
 
@@ -74,7 +81,7 @@ REMEMBERING = {
     # Laborieux et al. 2021: 0.5, 1 and 1.35 at 24,000 steps a task, more with fewer.
     "metaplastic": Plugin(
         "metaplastic",
-        "#d94801",
+        "#bf1a8f",
         {"m": 1.35},
         wrap=_metaplastic,
         scales_rate=True,
@@ -100,11 +107,13 @@ REMEMBERING = {
         keeper=_at_ends("random_consolidation", EWC, boundaries.fisher, True),
         **_ONE,
     ),
-    # Zenke et al. 2017: c = 0.1 on permuted MNIST, which is a strength of 0.2.
+    # Zenke et al. 2017: c = 0.1 on permuted MNIST, which is a strength of 0.2. Both
+    # paths are in the code of Laborieux et al. 2021.
     "si": Plugin(
         "SI",
         "#807dba",
         {"strength": 0.2, "xi": 0.1},
+        {"path": "weight"},  # or sign: of what of a weight the steps are
         wrap=_intelligent,
         keeper=_intelligence_at_ends,
         **_ONE,

@@ -23,6 +23,10 @@ def _cbp(inner, setting, **own):
     return make(inner, setting, max_replacements=most, **own)
 
 
+def _release(inner, setting, *, magnitude, **own):
+    return _cbp(inner, setting, release=magnitude, **own)
+
+
 def _weight_resets(inner, setting, **own):
     fixed = {"initializer": setting.initializer, "key": setting.key}
     return optim.selective_weight_reinitialization(inner, **fixed, **own)
@@ -39,21 +43,31 @@ def _hare_tortoise(inner, setting, *, decay_rate, period):
 # What starts units or weights anew stands alone, around all else.
 _ONE = {"claims": ("replacement",), "last": True}
 _PER_UNIT = {**_ONE, "per_unit": lambda choices: choices.get("reset_inner", True)}
+# Which units continual backprop chooses: Dohare et al. 2024; the rate is that of their
+# regression problem.
+_NUMBERS = {"replacement_rate": 1e-4, "maturity_threshold": 100, "decay_rate": 0.99}
+_CHOICES = {
+    "utility": "adaptable_contribution",
+    # How replacements add up: over the eligible units, over all once one is eligible,
+    # or not at all but at random.
+    "budget": "eligible",
+    "reset_inner": True,  # whether the optimiser's moments start anew too
+}
 
 REPLACING = {
-    # Dohare et al. 2024; the rate is that of their regression problem.
     "cbp": Plugin(
-        "continual backprop",
-        "#0072B2",
-        {"replacement_rate": 1e-4, "maturity_threshold": 100, "decay_rate": 0.99},
-        {
-            "utility": "adaptable_contribution",
-            # How replacements add up: over the eligible units, over all once one is
-            # eligible, or not at all but at random.
-            "budget": "eligible",
-            "reset_inner": True,  # whether the optimiser's moments start anew too
-        },
-        wrap=_cbp,
+        "continual backprop", "#0072B2", _NUMBERS, _CHOICES, wrap=_cbp, **_PER_UNIT
+    ),
+    # Of the same units, the latent weights of a binarised network get small again, and
+    # keep their signs.
+    "release": Plugin(
+        "release",
+        "#7fb800",
+        {**_NUMBERS, "magnitude": 0.01},  # two steps of Laborieux et al. 2021
+        _CHOICES,
+        options={"binary": True},
+        wrap=_release,
+        compared=False,
         **_PER_UNIT,
     ),
     # McCutcheon 2026: its best values.

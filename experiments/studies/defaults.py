@@ -35,7 +35,7 @@ def add_sessions(config: ml_collections.ConfigDict) -> None:
     Args:
       config: the configuration.
     """
-    config.dataset = "mnist"  # of loplax.streams.datasets; several joined by +
+    config.dataset = "mnist"  # of loplax.streams.datasets, or a file; several by +
     config.order = "rotations"  # or permutations, classes, data, datasets
     config.degrees = (0, 80, 160)  # of rotations
     config.classes = ()  # of each session, where classes come in
@@ -50,7 +50,8 @@ def add_sessions(config: ml_collections.ConfigDict) -> None:
     config.steps = 300  # minibatches per session
     config.batch = 128
     config.every = 1  # updates per bin: at its end all subsets are tested
-    config.subsets = "sessions"  # tested apart: sessions, old_new or recent
+    # What is tested apart: sessions, old_new, recent or last_five.
+    config.subsets = "sessions"
     config.test_batch = 500  # examples that are tested at a time
     config.new_optimizer = False  # whether it starts again in every session
 

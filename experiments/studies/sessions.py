@@ -23,7 +23,8 @@ ORDERS = {
 
 def about(config: dict) -> str:
     """What is learned in which order, for a figure."""
-    return f"{config['dataset']}, {ORDERS[config['order']](config)}"
+    names = "+".join(pathlib.Path(n).name for n in config["dataset"].split("+"))
+    return f"{names}, {ORDERS[config['order']](config)}"
 
 
 def examples(config, data_dir: str | None = None):

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from loplax import checks, extras, locks
-from loplax.streams import makers, records
+from loplax.streams import arrays, makers, records
 
 NAMES = ("digits", *makers.MAKERS)
 
@@ -17,7 +17,8 @@ class Dataset(NamedTuple):
     """Labelled images.
 
     Attributes:
-      train_images: uint8 ``[examples, height, width, channels]``.
+      train_images: uint8 ``[examples, height, width, channels]``; from a file of one's
+        own whatever its examples are.
       train_labels: int32 ``[examples]``, from 0.
       test_images: as ``train_images``.
       test_labels: as ``train_labels``.
@@ -46,6 +47,10 @@ def load(
     ``(255 v + 8) // 16``, 1,500 examples for training and 297 for testing, drawn once
     and for all with equal shares of every class.
 
+    A name that ends in ``.npz`` is a file of one's own, in ``data_dir`` if it is given,
+    with the arrays ``train_x`` and ``test_x``, ``[examples, ...]``, uint8 or floating
+    point, and ``train_y`` and ``test_y``, integers from 0: features, for example.
+
     The others are read from the folder that tensorflow-datasets prepares, in its order
     (a fixed shuffle). If there is none yet, it is prepared
 
@@ -66,7 +71,7 @@ def load(
       register to download them.
 
     Args:
-      name: one of ``NAMES``.
+      name: one of ``NAMES``, or a file.
       data_dir: the data folder of tensorflow-datasets; by default its own,
         ``$TFDS_DATA_DIR`` or ``~/tensorflow_datasets``.
       download: whether 2. is allowed.
@@ -81,9 +86,10 @@ def load(
       The data set, in the order of the indices.
 
     Raises:
-      ValueError: for an unknown name, indices that there are not, or sides that cannot
-        be; if the data cannot be found or read, or is not what its makers publish; if
-        another process is preparing it. Nothing is left half prepared.
+      ValueError: for an unknown name, a file that is not there or not of that kind,
+        indices that there are not, or sides that cannot be; if the data cannot be found
+        or read, or is not what its makers publish; if another process is preparing it.
+        Nothing is left half prepared.
 
     Example:
       >>> data = load("digits")
@@ -94,6 +100,11 @@ def load(
       >>> load("digits", train=few).train_labels.shape
       (200,)
     """
+    if str(name).endswith(".npz"):
+        _check_sides(name, sides, None)
+        found = arrays.read(pathlib.Path(data_dir or "", name).expanduser())
+        own = Dataset(*found, int(found[1].max()) + 1)
+        return _selected(own, train, test)
     checks.one_of("name", name, NAMES)
     if name == "digits":
         _check_sides(name, sides, None)

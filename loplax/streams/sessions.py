@@ -31,6 +31,12 @@ SUBSETS = {
         "new": lambda own, now, last: own == now,
         "all": lambda own, now, last: (own == now - 1) | (own == now),
     },
+    "last_five": {
+        "before": lambda own, now, last: own == now - 1,
+        "old": lambda own, now, last: (own > now - 5) & (own < now),
+        "new": lambda own, now, last: own == now,
+        "all": lambda own, now, last: (own > now - 5) & (own <= now),
+    },
 }
 
 
@@ -92,7 +98,8 @@ def sessions(
       subsets: what is tested apart: ``"sessions"``, each one from its beginning on;
         ``"old_new"``: the first session (``base``), all before this one (``old``), this
         one (``new``) and ``all`` so far; ``"recent"``: the same
-        but for the base, with the session before as the only old one.
+        but for the base, with the session before as the only old one; ``"last_five"``:
+        with the four before as the old ones, and the one ``before`` alone.
       test_batch: examples tested at a time.
       probe: examples of the diagnostics: of the session's tests.
       rehearse: what is kept of the sessions, and shown again.

@@ -11,6 +11,7 @@ from matplotlib import collections, markers, ticker
 from loplax.studies import intervals, results, statistics
 from loplax.studies.looks import Look
 
+MOST_VALUES = 7  # of a number, above which they are not ticks themselves
 MOST_CHANGES = 60  # of task, above which ticks would be a bar
 
 
@@ -355,7 +356,11 @@ def settings(
         elif mean.size:
             axes.axhline(mean[0], color=colour, ls="--", lw=1.2, label=label)
             axes.axhspan(low[0], high[0], color=colour, alpha=0.12, lw=0)
-    if np.nanmin(dataset[name]) > 0:
+    places = np.unique(dataset[name].dropna("arm"))
+    if places.min() > 0:
         axes.set_xscale("log")
+        if places.size <= MOST_VALUES:
+            axes.set_xticks(places, [f"{place:g}" for place in places])
+            axes.minorticks_off()
     axes.set_xlabel(name, fontsize=9)
     _plain(axes)

@@ -136,6 +136,7 @@ SIZES = {  # classes, images of a class to learn from and to test on, shape
     "imagenet32": (4, 700, 100, (32, 32, 3)),
     "imagenet2012": (1000, 1, 1, (224, 224, 3)),
     "places365_small": (365, 1, 1, (224, 224, 3)),
+    "features.npz": (10, 100, 10, (512,)),
 }
 LOAD = datasets.load
 

@@ -196,6 +196,12 @@ RULES = {
         lambda own, now: own == now,
         lambda own, now: (own == now - 1) | (own == now),
     ],
+    "last_five": [
+        lambda own, now: own == now - 1,
+        lambda own, now: own < now,
+        lambda own, now: own == now,
+        lambda own, now: own <= now,
+    ],
 }
 
 
@@ -215,6 +221,17 @@ def test_subsets_hold_what_their_names_say(subsets):
             expected = np.flatnonzero(rule(own, int(state.task)))
             assert sorted(index[column == 1]) == expected.tolist()
             assert set(column) <= {0.0, 1.0}
+
+
+def test_the_last_five_are_no_more_than_five():
+    """Of six sessions of three tests each."""
+    split = streams.class_incremental(LABELS, TESTED, (1,) * 6)
+    stream = make(split, subsets="last_five")
+    for now, (_, state, _) in enumerate(drawn(stream, 6)):
+        batches = [stream.test.batch(state, i) for i in range(stream.test.batches)]
+        found = sum(np.asarray(weights).sum(0) for *_, weights in batches)
+        expected = [min(now, 1), min(now, 4), 1, min(now + 1, 5)]
+        np.testing.assert_array_equal(found, 3 * np.array(expected))
 
 
 def test_of_random_parts_all_that_is_not_base_is_new():

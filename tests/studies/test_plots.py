@@ -241,6 +241,8 @@ def test_settings_are_drawn_over_their_values():
     level = next(line for line in axes.lines if line.get_label() == "bp")
     np.testing.assert_allclose(level.get_ydata(), last[0], rtol=1e-5)
     assert (axes.get_xscale(), axes.get_xlabel()) == ("log", "rate")
+    ticks = [text.get_text() for text in axes.get_xticklabels(which="both")]
+    assert ticks == ["0.01", "0.1"]
 
 
 def test_settings_leave_out_methods_without_the_metric():

@@ -36,6 +36,16 @@ NETWORK = supervised.stateless(init, apply)
 GROUPS = units.find(apply, jax.eval_shape(init), jnp.zeros(SHAPE))
 
 
+def _signed(group):
+    """The same units, of weights of which nothing but the sign is read."""
+    through = lambda axes: tuple(axis._replace(through="sign") for axis in axes)
+    axes = through(group.incoming), through(group.outgoing)
+    return group._replace(incoming=axes[0], outgoing=axes[1])
+
+
+SIGNED = units.Units(map(_signed, GROUPS))
+
+
 def _injected():
     """The units of both halves of the injected network."""
     network = supervised.Network(*nets.plasticity_injection(*NETWORK[:3], step=3))
@@ -107,7 +117,8 @@ def network(made, hparams):
 
 
 def transformation(made, hparams, **options):
-    groups = INJECTED if "plasticity_injection" in made.plugins else GROUPS
+    groups = SIGNED if made.options.get("binary") else GROUPS
+    groups = INJECTED if "plasticity_injection" in made.plugins else groups
     given = {"groups": groups, "initializer": INITIALIZER} | options
     return building.transformation(made, hparams, KEY, **given)
 

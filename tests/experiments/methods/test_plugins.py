@@ -29,6 +29,12 @@ OWN = {
         "maturity_threshold": (2, 4),
         "decay_rate": (0.9, 0.1),
     },
+    "release": {
+        "replacement_rate": (0.25, 0.125),
+        "maturity_threshold": (2, 4),
+        "decay_rate": (0.9, 0.1),
+        "magnitude": (0.1, 0.2),
+    },
     "ccbp": {
         "replacement_rate": (0.5, 0.25),
         "sharpness": (16.0, 1.0),
@@ -83,6 +89,7 @@ OWN = {
 IDLE = {
     "l2": {"weight_decay": 0.0},
     "cbp": {"replacement_rate": 0.0},
+    "release": {"replacement_rate": 0.0},
     "ccbp": {"replacement_rate": 0.0},
     "shrink_and_perturb": {"shrink": 1.0, "weight_decay": 0.0, "perturb_scale": 0.0},
     "l2_init": {"strength": 0.0},
@@ -111,7 +118,8 @@ LEARNING = [n for n in NUMBERED if not PLUGINS[n].keeper and not PLUGINS[n].sess
 @functools.cache
 def method(toy, name, optimizer="sgd"):
     config = toy.configured(optimizer, **CHOICES)
-    config.sweep.cbp.replacement_rate = (0.25,)
+    for each in ("cbp", "release"):
+        config.sweep[each].replacement_rate = (0.25,)
     return composing.method(config, name)
 
 
@@ -177,7 +185,12 @@ def test_without_replacements_units_count_alike(toy):
     toy.close(learned(toy, "cbp", "adam")["idle"], learned(toy, "bp", "adam")[""])
 
 
+def _release(inner, units, *, magnitude, **own):
+    return RESETS["cbp"](inner, units, release=magnitude, **own)
+
+
 RESETS = {
+    "release": _release,
     "cbp": functools.partial(optim.continual_backprop, max_replacements=2),
     "ccbp": optim.ccbp,
     "redo": optim.redo,
@@ -254,7 +267,8 @@ def by_hand(toy, name, values, optimizer):
         return optax.chain(nets.learn_in_turn(inner, n["injection_step"]), rate)
     if name in RESETS:
         fixed = {"initializer": toy.INITIALIZER, "key": key}
-        return RESETS[name](inner, toy.GROUPS, **given, **fixed)
+        groups = toy.SIGNED if name == "release" else toy.GROUPS
+        return RESETS[name](inner, groups, **given, **fixed)
     if name in ADDED:
         return optax.chain(ADDED[name](**given), inner)
     if name == "weight_resets":
@@ -342,6 +356,7 @@ def choosing(made, name, **choices):
         ("weight_resets", "decay_rate", 0.9),
         ("cbp", "utility", "weight"),
         ("cbp", "budget", "random"),
+        ("release", "utility", "weight"),
     ],
 )
 def test_every_choice_is_used(toy, name, choice, other):
@@ -351,8 +366,24 @@ def test_every_choice_is_used(toy, name, choice, other):
     assert differ(found, learned(toy, name)[""])
 
 
+def test_the_path_of_si_is_that_of_the_weights_or_of_their_signs(toy):
+    """Signs are those of weights alone, and of a network that reads nothing else."""
+    seen = lambda w: jnp.sign(w) if jnp.ndim(w) > 1 else w
+    numbers = {"strength": 0.1, "xi": 0.1}
+    for path, own in (("weight", {}), ("sign", {"path": seen})):
+        made = choosing(method(toy, "si"), "si", path=path)
+        found = toy.transformation(made, first(made), groups=toy.SIGNED)
+        expected = AROUND["si"](optax.sgd(0.02), **numbers, through=seen, **own)
+        assert toy.equal(toy.program(found, "si"), toy.program(expected, "si"))
+    with pytest.raises(ValueError, match=r"si\.path is sign, and the weights are not"):
+        toy.transformation(made, first(made))
+    made = choosing(made, "si", path="sing")
+    with pytest.raises(ValueError, match=r"si\.path.*'sing'; did you mean 'sign'"):
+        toy.transformation(made, first(made))
+
+
 @pytest.mark.parametrize("reset", [True, False])
-@pytest.mark.parametrize("name", ["cbp", "redo"])
+@pytest.mark.parametrize("name", ["cbp", "release", "redo"])
 def test_moments_of_replaced_units_start_anew_or_not(toy, name, reset):
     """Units start anew in the third step; the fourth gradient is 0."""
     made = choosing(method(toy, name, "adam"), name, reset_inner=reset)
@@ -362,7 +393,8 @@ def test_moments_of_replaced_units_start_anew_or_not(toy, name, reset):
     step, state = jax.jit(tx.update), tx.init(params)
     features = {toy.GROUPS[0].name: jnp.arange(8.0)}
     for slope in (1.0, 1.0, 1.0, 0.0):
-        replaced = np.asarray(state.replaced[toy.GROUPS[0].name])
+        chosen = state.released if name == "release" else state.replaced
+        replaced = np.asarray(chosen[toy.GROUPS[0].name])
         grads = jax.tree.map(lambda x, slope=slope: jnp.full_like(x, slope), params)
         updates, state = step(grads, state, params, features=features)
         params = optax.apply_updates(params, updates)
