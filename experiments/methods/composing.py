@@ -9,6 +9,18 @@ from experiments.methods.plugin import Plugin
 from experiments.methods.table import NAMED, PLUGINS, Named
 from loplax import checks
 
+# Slots that are of no use where no stream of examples is learned.
+OF_STREAMS = (
+    "around",
+    "stream",
+    "objective",
+    "penalty",
+    "extra_args",
+    "keeper",
+    "evaluated",
+    "on_task",
+)
+
 
 class Method(NamedTuple):
     """A method with all that a configuration says about it.
@@ -47,6 +59,12 @@ class Method(NamedTuple):
             for option in plugin.options:
                 if option not in known:
                     raise ValueError(f"{name} needs a network with an option {option}.")
+
+    def check_without_stream(self, where: str) -> None:
+        """Raises ``ValueError`` for what needs a stream of examples, and has none."""
+        for name, plugin in self.plugins.items():
+            if plugin.sessions or any(getattr(plugin, slot) for slot in OF_STREAMS):
+                raise ValueError(f"{name} has no place in {where}.")
 
     @property
     def described(self) -> dict[str, Any]:

@@ -18,17 +18,6 @@ from loplax.ppo import policies
 from loplax.studies import sweep
 
 COUNTS = ("num_envs", "num_steps", "epochs", "minibatches")
-# What a plugin may not do here: an agent makes its own examples, and has no boundaries.
-NOT_HERE = (
-    "around",
-    "stream",
-    "objective",
-    "penalty",
-    "extra_args",
-    "keeper",
-    "evaluated",
-    "on_task",
-)
 
 
 class Study(NamedTuple):
@@ -183,9 +172,7 @@ def problem(study: Study, config, name: str) -> ppo.Build:
       ValueError: for anything in the configuration that cannot be run.
     """
     made = composing.method(config, name)
-    for each, plugin in made.plugins.items():
-        if plugin.sessions or any(getattr(plugin, slot) for slot in NOT_HERE):
-            raise ValueError(f"{each} has no place in reinforcement learning.")
+    made.check_without_stream("reinforcement learning")
     made.check_options(defaults.OPTIONS)
     env, params = study.environment(study.numbers)
     policy = policies.over(env.action_space(params))

@@ -8,7 +8,7 @@ from experiments.launch import problems
 
 
 def test_every_problem_has_its_four_files():
-    assert len(problems.NAMES) == 11
+    assert len(problems.NAMES) == 12
     for name in problems.NAMES:
         folder = pathlib.Path(problems.part(name, "config").__file__).parent
         for file in ("config", "study", "plot", "run"):

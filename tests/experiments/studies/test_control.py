@@ -18,6 +18,7 @@ import pytest
 import xarray
 
 from experiments.launch import devices, program, running
+from experiments.methods import composing
 from experiments.methods.table import PLUGINS
 from experiments.nonstationary_control import config as configs
 from experiments.nonstationary_control import plot
@@ -30,7 +31,7 @@ NAME = "nonstationary_control"
 LEFT_OUT = [
     name
     for name, plugin in PLUGINS.items()
-    if plugin.sessions or any(getattr(plugin, slot) for slot in control.NOT_HERE)
+    if plugin.sessions or any(getattr(plugin, slot) for slot in composing.OF_STREAMS)
 ]
 METHODS = [
     name

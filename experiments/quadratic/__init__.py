@@ -1,0 +1,1 @@
+"""The quadratic binary task."""
