@@ -46,6 +46,7 @@ from loplax.metrics.recovery import (
     speed_up,
     time_to_fraction,
 )
+from loplax.metrics.signs import SwitchingCost, switching_cost
 from loplax.metrics.transfer import (
     average_accuracy,
     average_incremental_accuracy,
@@ -59,6 +60,7 @@ from loplax.metrics.transfer import (
 
 __all__ = [
     "Gaps",
+    "SwitchingCost",
     "Time",
     "absolute_approximate_rank",
     "accuracy_matrix",
@@ -97,6 +99,7 @@ __all__ = [
     "seen",
     "speed_up",
     "stable_rank",
+    "switching_cost",
     "time_to_fraction",
     "value_churn",
     "weight_change",
