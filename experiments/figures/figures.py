@@ -89,12 +89,7 @@ def draw(
     if f"{kind}_fresh" in flat:
         gap = flat[f"{kind}_first"] - flat[f"{kind}_fresh"]
         flat["gap"] = -gap if shown.higher_is_better else gap
-    names = list(dict.fromkeys(map(str, whole["method"].values)))
-    # Behind a method's name there may be a directory, a choice, or what is tested.
-    bare = {name: name.partition(" ")[0] for name in names}
-    labels = {n: composing.label(m) + n.removeprefix(m) for n, m in bare.items()}
-    colours = {name: composing.colour(method) for name, method in bare.items()}
-    own = looks.assign(looks.arms(flat), labels, colours)
+    own = appearance(looks.arms(flat))
     found = {"figure": lambda: _main(flat, shown, own, lines)}
     titles = words.diagnostics(flat, shown.metric)
     if titles:
@@ -102,7 +97,7 @@ def draw(
     if len(own) > 1:
         found["comparison"] = lambda: _comparison(flat, shown, own, lines)
     if statistics.swept(dataset):
-        methods = looks.assign({name: name for name in names}, labels, colours)
+        methods = appearance({name: name for name in looks.arms(flat).values()})
         columns = shown.columns(dataset) if shown.columns else {}
         found["sweep"] = lambda: _sweep(coarse, shown, methods, lines[:1], columns)
     if any("subset" in whole[name].dims for name in whole):
@@ -111,6 +106,15 @@ def draw(
         found[name] = functools.partial(make, whole, own, lines)
     drawn = {name: make() for name, make in found.items() if only in ("", name)}
     return {name: figure for name, figure in drawn.items() if figure}
+
+
+def appearance(arms: Mapping[str, str]) -> dict[str, looks.Look]:
+    """How arms look, by name, from the method of each."""
+    # Behind a method's name there may be a directory, a choice, or what is tested.
+    bare = {name: name.partition(" ")[0] for name in arms.values()}
+    labels = {n: composing.label(m) + n.removeprefix(m) for n, m in bare.items()}
+    colours = {name: composing.colour(method) for name, method in bare.items()}
+    return looks.assign(arms, labels, colours)
 
 
 def save(

@@ -12,6 +12,12 @@ def is_key(leaf: Any) -> bool:
     return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
+def named(state: Any) -> dict[str, Any]:
+    """The leaves of a state that have elements, by name."""
+    leaves = jax.tree_util.tree_leaves_with_path(state)
+    return {jax.tree_util.keystr(path): leaf for path, leaf in leaves if leaf.size}
+
+
 def check_state(name: str, before: Any, after: Any) -> None:
     """Refuses a learner whose state changes form."""
     old, new = (

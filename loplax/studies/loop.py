@@ -21,6 +21,7 @@ from loplax.studies import (
     results,
     runs,
     signals,
+    states,
     watching,
 )
 
@@ -108,7 +109,7 @@ def _run(study: Study, job: planning.Job, title: str, watch: Watch) -> None:
     watch.bar.set_description(title)
     if job.state:
         leaves = {n: x[job.rows] for n, x in checkpoints.load(job.state).items()}
-        state = runs.to_devices(program, leaves)
+        state = states.to_devices(program, leaves)
     else:
         state = runs.begin(program, each, job.ids, study.key, data)
     _forget(study, job)
@@ -147,7 +148,7 @@ def _advance(
             last = done == study.target.bins
             if study.folder and (study.keep_states or not last):
                 # The next segment takes the state's place, and may be given up.
-                leaves = runs.to_host(program, state, job.ids.size)
+                leaves = states.to_host(program, state, job.ids.size)
             if study.folder and (last or now - written >= study.checkpoint_seconds):
                 job = _save(study, job, program, leaves, done)
                 written, leaves = time.monotonic(), {}

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from loplax.studies import asking, checkpoints, compiling, files, pieces, runs
+from loplax.studies import asking, checkpoints, compiling, files, pieces, runs, states
 
 
 class Job(NamedTuple):
@@ -108,7 +108,7 @@ def _resumed(
             if not going:
                 continue
             program = programs.trace(going[0].runs, going[0].program_rows)
-            reason = runs.mismatch(program, found.leaves)
+            reason = states.mismatch(program.state, found.leaves)
             if not reason:
                 yield from (job._replace(state=path) for job in going)
                 break

@@ -159,12 +159,7 @@ def trace(
         name: jax.ShapeDtypeStruct(x.shape[1:], x.dtype)
         for name, x in advance.out_info[1].items()
     }
-    names = [
-        jax.tree_util.keystr(path)
-        for path, leaf in jax.tree_util.tree_leaves_with_path(state)
-        if leaf.size
-    ]
-    shapes = dict(zip(names, leaves, strict=True))
+    shapes = dict(zip(forms.named(state), leaves, strict=True))
     return Program(begin, advance, rows, divided, shapes, metrics)
 
 
@@ -267,48 +262,3 @@ def begin(
         name: jnp.asarray(values[rows], float) for name, values in runs.hparams.items()
     }
     return program.init(data, *jax.device_put((keys, hparams), program.sharding))
-
-
-def to_host(
-    program: Program, state: Sequence[jax.Array], count: int
-) -> dict[str, np.ndarray]:
-    """The first ``count`` rows of every leaf of a state, by name, as copies."""
-    return {
-        name: np.array(jax.random.key_data(leaf) if forms.is_key(leaf) else leaf)[
-            :count
-        ]
-        for name, leaf in zip(program.state, state, strict=True)
-    }
-
-
-def mismatch(
-    program: Program, leaves: Mapping[str, tuple[str, tuple[int, ...]]]
-) -> str:
-    """How leaves (type and shape) differ from the program's state; empty if not."""
-    plain = jax.eval_shape(
-        lambda state: jax.tree.map(
-            lambda leaf: jax.random.key_data(leaf) if forms.is_key(leaf) else leaf,
-            state,
-        ),
-        program.state,
-    )
-    expected = {name: f"{x.dtype}{list(x.shape)}" for name, x in plain.items()}
-    found = {name: f"{dtype}{list(shape)}" for name, (dtype, shape) in leaves.items()}
-    return "; ".join(
-        f"state{name} is {found.get(name)}, not {expected.get(name)}"
-        for name in expected | found
-        if expected.get(name) != found.get(name)
-    )
-
-
-def to_devices(program: Program, leaves: Mapping[str, np.ndarray]) -> list[jax.Array]:
-    """The state that ``to_host`` took to the host, padded to the program's rows."""
-    placed = []
-    for name, shape in program.state.items():
-        rows = np.arange(program.rows) % len(leaves[name])
-        array = jax.device_put(leaves[name][rows], program.sharding)
-        if forms.is_key(shape):
-            kind = jax.random.key_impl(jnp.empty([0], shape.dtype))
-            array = jax.random.wrap_key_data(array, impl=kind)
-        placed.append(array)
-    return placed
