@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.scipy.stats import rankdata
 
 from experiments.methods import building, composing, settings
 from experiments.quadratic import task as tasks
@@ -206,7 +207,9 @@ def segment(
         return state, {
             "loss": losses.mean(),
             "correlation": _correlation(jnp.abs(latent), increase),
-            "rank_correlation": _correlation(*map(_ranks, (jnp.abs(latent), increase))),
+            "rank_correlation": _correlation(
+                *map(rankdata, (jnp.abs(latent), increase))
+            ),
             "latent": latent,
             "increase": increase,
             "switches": switched.sum(0).astype(float),
@@ -217,7 +220,3 @@ def segment(
 
 def _correlation(x: jax.Array, y: jax.Array) -> jax.Array:
     return jnp.corrcoef(x, y)[0, 1]
-
-
-def _ranks(x: jax.Array) -> jax.Array:
-    return jnp.argsort(jnp.argsort(x)).astype(float)

@@ -111,6 +111,8 @@ def load(
         return _selected(_digits(), train, test)
     maker = makers.MAKERS[name]
     _check_sides(name, sides, maker.sides)
+    with extras.needed("data", repr(name)):
+        importlib.import_module("tensorflow_datasets")
     if data_dir is None:
         data_dir = os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")
     data_dir = pathlib.Path(data_dir).expanduser()
@@ -193,8 +195,7 @@ def _has_tensorflow() -> bool:
 def _prepare_officially(
     maker: makers.Maker, data_dir: pathlib.Path, manual_dir: pathlib.Path
 ) -> pathlib.Path:
-    with extras.needed("data", "an image data set"):
-        import tensorflow_datasets as tfds
+    import tensorflow_datasets as tfds
 
     name = maker.prepared.rpartition("/")[0]
     builder = tfds.builder(name, data_dir=data_dir, file_format="array_record")
@@ -229,8 +230,7 @@ def _ways(name: str, data_dir: pathlib.Path) -> str:
 
 
 def _read(folder: pathlib.Path, split: str, train, test, sides) -> Dataset:
-    with extras.needed("data", "an image data set"):
-        import tensorflow_datasets as tfds
+    import tensorflow_datasets as tfds
 
     try:
         builder = tfds.builder_from_directory(folder)

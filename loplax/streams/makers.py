@@ -15,8 +15,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from loplax import extras
-
 
 class Maker(NamedTuple):
     """What the makers of a data set publish, and where tensorflow-datasets puts it.
@@ -272,8 +270,7 @@ def prepare(name: str, places: Sequence[pathlib.Path], data_dir: pathlib.Path) -
       ValueError: if everywhere a file is missing or not the makers', before anything is
         written.
     """
-    with extras.needed("data", "an image data set"):
-        import tensorflow_datasets as tfds
+    import tensorflow_datasets as tfds
 
     maker = MAKERS[name]
     splits = {

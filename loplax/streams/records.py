@@ -6,11 +6,6 @@ from concurrent import futures
 
 import numpy as np
 
-from loplax import extras
-
-with extras.needed("studies", "reading images"):
-    import tqdm
-
 BATCH = 1000  # records read at a time
 Selection = Callable[[Mapping[str, np.ndarray]], np.ndarray]
 
@@ -37,8 +32,7 @@ def arrays(
       ValueError: for no such split, or indices that are not of its examples.
       OSError: for an image that cannot be decoded.
     """
-    with extras.needed("data", "an image data set"):
-        import tensorflow_datasets as tfds
+    import tensorflow_datasets as tfds
     from PIL import Image
 
     # Decoded by tensorflow-datasets, it takes half as long again.
@@ -116,6 +110,8 @@ def _features(source, title: str) -> dict[str, np.ndarray]:
 
 def _batches(source, indices: np.ndarray, title: str) -> Iterator[tuple[int, list]]:
     """So many records at a time, and the place of the first."""
+    import tqdm
+
     starts = tqdm.tqdm(
         range(0, indices.size, BATCH),
         desc=title,
