@@ -157,3 +157,22 @@ def test_every_extra_that_is_named_exists():
         named |= set(many.split(","))
     assert named <= set(EXTRAS)
     assert len(named) > 5
+
+
+def test_every_problem_can_be_asked_for_or_says_what_it_needs():
+    names = [p.parent.name for p in sorted((ROOT / "experiments").glob("*/study.py"))]
+    code = f"""
+import importlib
+for name in {names}:
+    try:
+        importlib.import_module(f"experiments.{{name}}.study")
+    except ImportError as error:
+        print(name, error)
+"""
+    ended = run(code, ["studies"])
+    assert ended.returncode == 0, ended.stderr
+    refused = ended.stdout.splitlines()
+    assert "nonstationary_control" in ended.stdout
+    assert len(refused) < len(names) / 2
+    for line in refused:
+        assert line.endswith('needs gymnax: pip install "loplax[rl]"')

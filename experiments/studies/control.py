@@ -8,14 +8,16 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from gymnax.environments import spaces
 
 from experiments.methods import building, composing, settings
 from experiments.studies import defaults, learning
-from loplax import checks, envs, nets, ppo, units
+from loplax import checks, envs, extras, nets, ppo, units
 from loplax.envs import brax
 from loplax.ppo import policies
 from loplax.studies import sweep
+
+with extras.needed("rl", "reinforcement learning"):
+    from gymnax.environments import spaces
 
 COUNTS = ("num_envs", "num_steps", "epochs", "minibatches")
 
