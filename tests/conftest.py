@@ -27,3 +27,14 @@ def quick_compile():
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", before)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forget_programs():
+    """Frees the compiled programs of a file of tests when it ends.
+
+    Every one maps memory, and a process may have some 65,000 such maps: thousands of
+    tests in one process end it.
+    """
+    yield
+    jax.clear_caches()
