@@ -54,13 +54,9 @@ def overview() -> str:
         ]
         head = ("plugin", "what it does", "built by", "source")
         parts.append(f"## {title}\n\n{markdown.table(head, rows)}")
-    rows = [
-        (*_row(name, named, f"`{named.plugins}`"),) for name, named in NAMED.items()
-    ]
+    rows = [_row(name, named, f"`{named.plugins}`") for name, named in NAMED.items()]
     head = ("name", "what it does", "plugins", "source")
-    parts.append(
-        f"## Lists of plugins that have a name\n\n{markdown.table(head, rows)}"
-    )
+    parts.append(f"## Lists that have a name\n\n{markdown.table(head, rows)}")
     return "\n".join(parts)
 
 
@@ -111,17 +107,8 @@ def _named_page(name: str, named: Named) -> str:
 
 def _facts(plugin: Plugin) -> list[tuple[str, str]]:
     """What a plugin is and needs, one row each."""
-    slots = [
-        slot
-        for slot in (
-            "optimizer",
-            "gradient",
-            "wrap",
-            "lone_stream",
-            *composing.OF_STREAMS,
-        )
-        if getattr(plugin, slot)
-    ]
+    every = ("optimizer", "gradient", "wrap", "lone_stream", *composing.OF_STREAMS)
+    slots = [slot for slot in every if getattr(plugin, slot)]
     options = [f"`{name}={value}`" for name, value in plugin.options.items()]
     if plugin.sessions:
         where = "problems that are learned in sessions"
