@@ -28,7 +28,7 @@ html_css_files = ["site.css"]
 
 # Notebooks are shown with the outputs that they were committed with.
 nb_execution_mode = "off"
-myst_enable_extensions = ["colon_fence", "dollarmath"]
+myst_enable_extensions = ["attrs_block", "colon_fence", "dollarmath"]
 myst_heading_anchors = 3
 
 # A name in single backticks is a link to an object, and must exist if it is ours.

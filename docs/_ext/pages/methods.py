@@ -30,6 +30,9 @@ GROUPS = (
     consolidating,
 )
 
+# Of tables whose second column has sentences.
+_TOLD = "{.told}\n"
+
 
 def pages() -> dict[str, str]:
     """The pages by path: one for each plugin and named list, and ``_table.md``."""
@@ -48,21 +51,18 @@ def overview() -> str:
     for module in GROUPS:
         plugins = getattr(module, module.__name__.rpartition(".")[2].upper())
         title = module.__doc__.strip().rstrip(".")
-        rows = [
-            _row(name, plugin, _link(plugin.made_by))
-            for name, plugin in plugins.items()
-        ]
-        head = ("plugin", "what it does", "built by", "source")
-        parts.append(f"## {title}\n\n{markdown.table(head, rows)}")
+        rows = [_row(n, plugin, _link(plugin.made_by)) for n, plugin in plugins.items()]
+        head = ("plugin", "what it does", "source", "built by")
+        parts.append(f"## {title}\n\n{_TOLD}{markdown.table(head, rows)}")
     rows = [_row(name, named, f"`{named.plugins}`") for name, named in NAMED.items()]
-    head = ("name", "what it does", "plugins", "source")
-    parts.append(f"## Lists that have a name\n\n{markdown.table(head, rows)}")
+    head = ("name", "what it does", "source", "plugins")
+    parts.append(f"## Lists that have a name\n\n{_TOLD}{markdown.table(head, rows)}")
     return "\n".join(parts)
 
 
 def _row(name: str, entry: Plugin | Named, of: str) -> tuple[str, ...]:
     # A path of the page that includes the table.
-    return f"[`{name}`](generated/methods/{name}.md)", entry.does, of, entry.paper
+    return f"[`{name}`](generated/methods/{name}.md)", entry.does, entry.paper, of
 
 
 def _link(dotted: str) -> str:
@@ -111,7 +111,7 @@ def _facts(plugin: Plugin) -> list[tuple[str, str]]:
     slots = [slot for slot in every if getattr(plugin, slot)]
     options = [f"`{name}={value}`" for name, value in plugin.options.items()]
     if plugin.sessions:
-        where = "problems that are learned in sessions"
+        where = f"problems that are learned in sessions: {_in_sessions()}"
     elif any(getattr(plugin, slot) for slot in composing.OF_STREAMS):
         where = "supervised problems"
     elif options:
@@ -129,6 +129,15 @@ def _facts(plugin: Plugin) -> list[tuple[str, str]]:
     return [row for row in rows if row[1]]
 
 
+def _in_sessions() -> str:
+    """Links to the problems that are learned in sessions."""
+    configs = {
+        name: problems.part(name, "config").get_config() for name in problems.NAMES
+    }
+    names = [name for name, config in configs.items() if "sessions" in config]
+    return ", ".join(f"[`{name}`](../problems/{name}.md)" for name in names)
+
+
 def _settings(name: str, plugin: Plugin, elsewhere: dict[str, dict[str, str]]) -> str:
     """The numbers and choices with their defaults, and what problems have instead."""
     rows = []
@@ -140,7 +149,7 @@ def _settings(name: str, plugin: Plugin, elsewhere: dict[str, dict[str, str]]) -
             rows.append((address, kind, markdown.value(default), others))
     head = ("address", "", "default", "problems that set it")
     shown = markdown.table(head, rows)
-    return f"## Settings\n\n{shown}" if shown else ""
+    return f"## Settings\n\n{{.last}}\n{shown}" if shown else ""
 
 
 def _set_elsewhere() -> dict[str, dict[str, str]]:

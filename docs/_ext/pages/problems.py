@@ -2,6 +2,8 @@
 
 import inspect
 import pathlib
+from collections.abc import Mapping
+from typing import Any
 
 from experiments.launch import problems
 from experiments.methods import settings
@@ -54,7 +56,6 @@ def _page(name: str, measured: bool) -> str:
         f"    python -m experiments.{name}.run --preset={default}",
         f"## Presets\n\n{markdown.table(('preset', 'what it is for'), presets)}",
         _methods(configs),
-        "## What was measured" if measured else "",
         _include(name) if measured else "",
         _settings(name, configs, default),
     ]
@@ -93,7 +94,7 @@ def _settings(name: str, configs, default: str) -> str:
         if address.startswith("sweep.") or address == "methods":
             continue
         differing = {p: f[address] for p, f in others.items() if f[address] != value}
-        shown = "; ".join(f"{markdown.value(v)} in `{p}`" for p, v in differing.items())
+        shown = _elsewhere(differing)
         if address not in settings.DEFAULTS:
             row = f"`{address}`", markdown.value(value), said.get(address, ""), shown
             general.append(row)
@@ -105,15 +106,23 @@ def _settings(name: str, configs, default: str) -> str:
         "## Settings\n\n"
         "`--config.NAME=VALUE` changes a setting, `--config.sweep.NAME=(A,B)` sweeps a "
         "number.",
-        markdown.table(head, general),
+        "{.last}\n" + markdown.table(head, general),
     ]
     if own:
         head = ("number", f"`{default}`", "the method's default", "other presets")
         parts += [
             "Numbers of [methods](../../methods.md) that differ from their defaults:",
-            markdown.table(head, own),
+            "{.last}\n" + markdown.table(head, own),
         ]
     return "\n\n".join(parts)
+
+
+def _elsewhere(values: Mapping[str, Any]) -> str:
+    """Values with the presets that have them."""
+    places: dict[str, list[str]] = {}
+    for preset, value in values.items():
+        places.setdefault(markdown.value(value), []).append(f"`{preset}`")
+    return "; ".join(f"{value} in {', '.join(of)}" for value, of in places.items())
 
 
 def _comments(configs) -> dict[str, str]:
