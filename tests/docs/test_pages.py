@@ -97,6 +97,8 @@ def test_every_committed_figure_is_in_the_gallery_with_a_caption():
 
 
 def test_a_comment_is_found_behind_a_setting_or_before_it(tmp_path):
+    other = tmp_path / "other.py"
+    other.write_text("# of both\nconfig.a = config.f = 6\n")
     path = tmp_path / "config.py"
     path.write_text(
         "def get_config():\n"
@@ -110,8 +112,9 @@ def test_a_comment_is_found_behind_a_setting_or_before_it(tmp_path):
         "    config.a = 4  # later\n"
         "    config.e = 5\n"
     )
-    assert comments.of(path) == {
+    assert comments.of(other, path) == {
         "a": "behind",
+        "f": "of both",
         "b.c": "in front, on two lines",
         "d": "behind brackets",
     }

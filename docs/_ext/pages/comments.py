@@ -1,34 +1,44 @@
-"""What the comments of a file of configurations say about its settings."""
+"""What the comments of files of configurations say about the settings."""
 
 import ast
 import pathlib
+from collections.abc import Iterable
 
 
-def of(path: pathlib.Path) -> dict[str, str]:
+def of(*paths: pathlib.Path) -> dict[str, str]:
     """Comments by the address of the setting that they are about.
 
     A setting is assigned to, ``config.NAME = value``. Its comment ends the statement's
-    last line, or else stands on the lines before. Of several the first counts.
+    last line, or else, in whatever file, stands on the lines before. Of several the
+    first counts.
 
     Args:
-      path: a Python file.
+      *paths: Python files.
 
     Returns:
       The comments, of the settings that have one.
     """
-    text = path.read_text()
-    lines = text.splitlines()
-    found: dict[str, str] = {}
-    for node in ast.walk(ast.parse(text)):
-        if not isinstance(node, ast.Assign):
-            continue
-        targets = [ast.unparse(target) for target in node.targets]
-        comment = _behind(lines, node) or _before(lines, node.lineno - 1)
-        for target in targets:
-            name = target.removeprefix("config.")
-            if comment and target.startswith("config.") and name not in found:
-                found[name] = comment
-    return found
+    behind: dict[str, str] = {}
+    before: dict[str, str] = {}
+    for path in paths:
+        lines = path.read_text().splitlines()
+        for name, node in _assigned(ast.parse("\n".join(lines))):
+            for found, comment in (
+                (behind, _behind(lines, node)),
+                (before, _before(lines, node.lineno - 1)),
+            ):
+                if comment:
+                    found.setdefault(name, comment)
+    return before | behind
+
+
+def _assigned(tree: ast.AST) -> Iterable[tuple[str, ast.Assign]]:
+    """The settings that are assigned to, with the statements."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assign):
+            for target in map(ast.unparse, node.targets):
+                if target.startswith("config."):
+                    yield target.removeprefix("config."), node
 
 
 def _behind(lines: list[str], node: ast.stmt) -> str:

@@ -146,7 +146,8 @@ def _settings(name: str, plugin: Plugin, elsewhere: dict[str, dict[str, str]]) -
             other = elsewhere.get(f"{name}.{setting}", {})
             others = "; ".join(f"{value} in {where}" for value, where in other.items())
             address = f"`{name}.{setting}`"
-            rows.append((address, kind, markdown.value(default), others))
+            half = "; 0: half of the run" if setting in plugin.halfway else ""
+            rows.append((address, kind + half, markdown.value(default), others))
     head = ("address", "", "default", "problems that set it")
     shown = markdown.table(head, rows)
     return f"## Settings\n\n{{.last}}\n{shown}" if shown else ""

@@ -7,6 +7,7 @@ from typing import Any
 
 from experiments.launch import problems
 from experiments.methods import settings
+from experiments.methods.table import PLUGINS
 from experiments.studies import defaults, locomotion
 from pages import comments, markdown
 
@@ -57,7 +58,7 @@ def _page(name: str, measured: bool) -> str:
         f"## Presets\n\n{markdown.table(('preset', 'what it is for'), presets)}",
         _methods(configs),
         _include(name) if measured else "",
-        _settings(name, configs, default),
+        _settings(configs, default),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -80,7 +81,7 @@ def _methods(configs) -> str:
     return f"## Methods of each preset\n\n{markdown.table(('preset', 'methods'), rows)}"
 
 
-def _settings(name: str, configs, default: str) -> str:
+def _settings(configs, default: str) -> str:
     """All settings but those of methods, and what of these is the problem's own."""
     flat = dict(settings.flatten(configs.get_config(default)))
     others = {
@@ -95,12 +96,15 @@ def _settings(name: str, configs, default: str) -> str:
             continue
         differing = {p: f[address] for p, f in others.items() if f[address] != value}
         shown = _elsewhere(differing)
-        if address not in settings.DEFAULTS:
-            row = f"`{address}`", markdown.value(value), said.get(address, ""), shown
-            general.append(row)
-        elif differing or value != settings.DEFAULTS[address]:
-            usual = markdown.value(settings.DEFAULTS[address])
-            own.append((f"`{address}`", markdown.value(value), usual, shown))
+        shown_value = markdown.value(value)
+        if address.partition(".")[0] not in PLUGINS:
+            general.append((f"`{address}`", shown_value, said.get(address, ""), shown))
+        elif differing or value != settings.DEFAULTS.get(address):
+            # One that is not the plugin's own is a number of the optimiser.
+            usual = "the optimiser's"
+            if address in settings.DEFAULTS:
+                usual = markdown.value(settings.DEFAULTS[address])
+            own.append((f"`{address}`", shown_value, usual, shown))
     head = ("setting", f"`{default}`", "", "other presets")
     parts = [
         "## Settings\n\n"
@@ -127,7 +131,5 @@ def _elsewhere(values: Mapping[str, Any]) -> str:
 
 def _comments(configs) -> dict[str, str]:
     """What is said of the settings, in the problem's own file before all others."""
-    found: dict[str, str] = {}
-    for module in (configs, locomotion, defaults):
-        found = comments.of(pathlib.Path(module.__file__)) | found
-    return found
+    modules = (configs, locomotion, defaults)
+    return comments.of(*(pathlib.Path(module.__file__) for module in modules))
