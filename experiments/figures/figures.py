@@ -35,7 +35,7 @@ class Figure(NamedTuple):
       steps: what the results' steps are.
       about: ``configuration -> text``: the data set or environment, and what changes.
       more: further figures by name, ``(dataset, looks, lines) -> figure`` each, of the
-        results as ``view`` gives them; see `loplax.studies.looks`;
+        results as ``view`` gives them; see ``loplax.studies.looks``;
         None where there is nothing to show.
       columns: ``dataset -> {column: array [arm, seed]}``, what else the table shows,
         and the figure of what was swept.

@@ -105,52 +105,78 @@ _PART = {"claims": ("learning_weights",), **_HERE}
 _FREEZING = {**_PART, "freezes": True}
 
 CONSOLIDATING = {
-    # Harun & Kanan 2024: targets t = v / sum(v), where v is M_y for an old class y and
-    # p for a new one, v of the class predicted is 1 / K, and then v of y is 1.
     "soft_targets": Plugin(
         "soft targets",
         "#54278f",
+        does="targets keep what was predicted for the classes learned before",
+        paper="Harun & Kanan 2024",
+        made_by="loplax.supervised.soft_targets.soft_targets",
+        note=(
+            "Targets are t = v / sum(v), where v is M_y for an old class y and p "
+            "for a new one, v of the class predicted is 1 / K, and then v of y is "
+            "1."
+        ),
         choices={"weighting": "examples"},
         objective=soft_targets.objective,
         keeper=lambda problem, weighting: soft_targets.keeper(problem),
         **_HERE,
     ),
-    # Harun & Kanan 2024: w_c = mean of h / |h| over the session's examples of class c.
     "class_mean": Plugin(
         "class means",
         "#006d2c",
+        does="output weights of new classes begin at the means of their examples",
+        paper="Harun & Kanan 2024",
+        made_by="loplax.supervised.new_classes.class_mean",
+        note=(
+            "The weights of class c are the mean of h / |h| over the session's "
+            "examples of it."
+        ),
         claims=("new_classes",),
         on_task=new_classes.class_mean,
         **_HERE,
     ),
-    # Harun & Kanan 2025: W = Y'H / n (H'H / n + ridge s I)^-1; the ridge is ours.
     "least_squares": Plugin(
         "least squares",
         "#66a61e",
         {"ridge": 0.01},
+        does="output weights of new classes begin at a regression of their examples",
+        paper="Harun & Kanan 2025",
+        made_by="loplax.supervised.new_classes.least_squares",
+        note="W = Y'H / n (H'H / n + ridge s I)^-1; the ridge is ours.",
         claims=("new_classes",),
         on_task=new_classes.least_squares,
         **_HERE,
     ),
-    # Harun & Kanan 2024: no gradient, and here no decay either, of outputs of classes
-    # of earlier sessions. Not exact is as in the authors' code: decay shrinks them.
     "freeze_old_outputs": Plugin(
         "old outputs frozen",
         "#3182bd",
+        does="output weights of old classes stay bit by bit",
+        paper="Harun & Kanan 2024",
+        made_by="loplax.optim.frozen",
+        note=(
+            "No gradient, and no decay either, of outputs of classes of earlier "
+            "sessions. Not exact is as in the authors' code: decay shrinks them."
+        ),
         choices={"exact": True},
         freezes=True,
         wrap=_frozen("old_outputs"),
         extra_args=_old_outputs,
         **_HERE,
     ),
-    # Hu et al. 2021, as Harun & Kanan 2024: h W + alpha / rank (h A) B from the second
-    # session on, in which but for A, B and the output layer nothing learns; merged at
-    # each new session. Before, the whole network learns, and no adapter.
     "lora": Plugin(
         "LoRA",
         "#e6550d",
         {"alpha": 1.0},
         {"rank": 16, "without": ("output",)},
+        does="learns low-rank adapters in later sessions",
+        paper="Hu et al. 2021",
+        made_by="loplax.nets.low_rank",
+        note=(
+            "As Harun & Kanan 2024: h W + alpha / rank (h A) B from the second "
+            "session on, in which but for A, B and the output layer nothing learns; "
+            "merged at each new session. Before, the whole network learns, and no "
+            "adapter."
+        ),
         **{**_FREEZING, "claims": ("learning_weights", "mean_of_weights")},
         restarts=True,
         maintains=lambda layer: not layer.startswith(f"{ADAPTERS}/"),
@@ -159,34 +185,54 @@ CONSOLIDATING = {
         extra_args=_beside_adapters,
         on_task=_merged,
     ),
-    # Harun & Kanan 2024 compare with a session's learning in the output layer alone,
     "head_only": Plugin(
         "output layer only",
         "#969696",
+        does="learns in the output layer alone in later sessions",
+        paper="Harun & Kanan 2024",
+        made_by="loplax.optim.frozen",
+        note="The paper compares with it.",
         **_FREEZING,
         wrap=_frozen("beside_head"),
         extra_args=_beside_head,
     ),
-    # and in the entire network, which is what happens without either.
-    "entire": Plugin("entire network", "#525252", **_PART),
-    # Smith & Topin 2018, with PyTorch's defaults: the rate rises from 1 / div_factor of
-    # itself, and falls, once in every session.
+    "entire": Plugin(
+        "entire network",
+        "#525252",
+        **_PART,
+        does="learns in the entire network",
+        paper="Harun & Kanan 2024",
+        note="This is what happens without `lora` or `head_only` too.",
+    ),
     "one_cycle": Plugin(
         "one cycle",
         "#4a6374",
         {"pct_start": 0.3, "div_factor": 25.0, "final_div_factor": 1e4},
+        does="warms up and anneals the learning rate in every session",
+        paper="Smith & Topin 2019",
+        made_by="loplax.optim.one_cycle",
+        note=(
+            "With PyTorch's defaults: the rate rises from 1 / div_factor of itself, "
+            "and falls, once in every session."
+        ),
         wrap=_one_cycle,
         extra_args=_progress,
         scales_rate=True,
         tints=False,
         **_HERE,
     ),
-    # Rebuffi et al. 2017, Lapacz et al. 2025: the class with the nearest mean embedding
-    # is tested beside the output layer, as ``ncm_``; the means move while it learns.
     "ncm": Plugin(
         "nearest mean",
         "#f768a1",
         {"decay_rate": 0.9},
+        does="tests nearest class means too",
+        paper="Rebuffi et al. 2017",
+        made_by="loplax.supervised.nearest_mean.keeper",
+        note=(
+            "The class with the nearest mean embedding is tested beside the output "
+            "layer, as `ncm_`; the means move while it learns, as in Lapacz et al. "
+            "2025."
+        ),
         keeper=nearest_mean.keeper,
         evaluated=lambda problem, decay_rate: nearest_mean.evaluated(problem),
         **_HERE,

@@ -76,36 +76,72 @@ def _ema(problem, *, decay_rate) -> Keeper:
 
 
 NETWORKS = {
-    "bp": Plugin("backprop", "#D55E00"),
-    # Of the networks that can be binarised: real weights and ReLU.
-    "real_weights": Plugin(
-        "real weights", "#3f3f46", options={"binary": False}, compared=False
+    "bp": Plugin(
+        "backprop",
+        "#D55E00",
+        does="plain backprop",
     ),
-    # Of those with batch norm: not the statistics of the batch that is tested.
+    "real_weights": Plugin(
+        "real weights",
+        "#3f3f46",
+        options={"binary": False},
+        compared=False,
+        does="real weights and ReLU in a network that can be binarised",
+        made_by="loplax.nets.BinaryMLP",
+    ),
     "running_statistics": Plugin(
         "running statistics",
         "#bdbdbd",
+        does="tests a network with batch norm with its running statistics",
+        made_by="loplax.nets.BinaryMLP",
+        note="Not with the statistics of the batch that is tested.",
         options={"running": True},
         tints=False,
         compared=False,
     ),
-    "linear": Plugin("linear model", "#999999", options={"linear": True}),
-    "layer_norm": Plugin("layer norm", "#6a51a3", options={"normalization": "layer"}),
-    # Abbas et al. 2023, with half the units.
-    "crelu": Plugin("CReLU", "#9e9ac8", options={"activation": "crelu"}),
-    # Longer inputs make larger steps, and so need the decay added to the gradient.
+    "linear": Plugin(
+        "linear model",
+        "#999999",
+        options={"linear": True},
+        does="the network without its hidden layers",
+    ),
+    "layer_norm": Plugin(
+        "layer norm",
+        "#6a51a3",
+        options={"normalization": "layer"},
+        does="a layer norm before each activation",
+        paper="Ba et al. 2016",
+        made_by="loplax.nets.MLP",
+    ),
+    "crelu": Plugin(
+        "CReLU",
+        "#9e9ac8",
+        options={"activation": "crelu"},
+        does="activations relu(x) and relu(-x) of half the units",
+        paper="Abbas et al. 2023",
+        made_by="loplax.nets.crelu",
+    ),
     "input_normalization": Plugin(
         "input normalisation",
         "#17becf",
         {"decay_rate": 0.999, "weight_decay": 0.0},
+        does="moving mean and variance of the inputs",
+        made_by="loplax.nets.input_normalization",
+        note=(
+            "Longer inputs make larger steps, and so need the decay added to the "
+            "gradient."
+        ),
         sets=("weight_decay",),
         around=_normalized,
     ),
-    # Nikishin et al. 2023; in items of the stream.
     "plasticity_injection": Plugin(
         "plasticity injection",
         "#d6616b",
         {"injection_step": 0},
+        does="freezes the network, and adds a new one that starts at 0",
+        paper="Nikishin et al. 2023",
+        made_by="loplax.nets.plasticity_injection",
+        note="The step is in items of the stream.",
         halfway=("injection_step",),
         claims=("replacement", "learning_weights"),
         wrap=_in_turn,
@@ -113,11 +149,13 @@ NETWORKS = {
         around=_injected,
         draws_output=True,
     ),
-    # Polyak & Juditsky 1992: tested beside the weights that learn, as ``ema_``.
     "ema": Plugin(
         "mean of weights",
         "#bcbd22",
         {"decay_rate": 0.999},
+        does="tests a moving mean of the weights too",
+        paper="Polyak & Juditsky 1992",
+        note="The mean is tested beside the weights that learn, as `ema_`.",
         compared=False,  # it needs something to be tested on
         claims=("mean_of_weights",),  # of adapters, a mean would be of their factors
         keeper=_ema,
@@ -125,16 +163,21 @@ NETWORKS = {
             "ema": lambda state: tuple(state.memory["ema"])
         },
     ),
-    # Nikishin et al. 2022.
     "head_reset": Plugin(
         "head reset",
         "#ad494a",
+        does="the output layer starts anew at each task",
+        paper="Nikishin et al. 2022",
+        made_by="loplax.supervised.tasks.reset_head",
         claims=("restart",),
         on_task=lambda problem: tasks.reset_head(problem, zero=False),
     ),
     "full_reset": Plugin(
         "retrained",
         "#222222",
+        does="everything starts anew at each task",
+        paper="Nikishin et al. 2022",
+        made_by="loplax.supervised.tasks.reset_all",
         claims=("restart",),
         on_task=tasks.reset_all,
     ),

@@ -59,47 +59,69 @@ def _upgd(setting, **numbers):
 
 
 OPTIMIZERS = {
-    "sgd": Plugin("SGD", "#7f7f7f", optimizer=_sgd, compared=False),
-    # With L2 regularisation, as torch.optim.SGD.
+    "sgd": Plugin(
+        "SGD",
+        "#7f7f7f",
+        optimizer=_sgd,
+        compared=False,
+        does="gradient descent",
+        made_by="optax.sgd",
+    ),
     "momentum": Plugin(
         "momentum",
         "#5f6b7a",
         {"momentum": 0.9, "weight_decay": 0.0},
+        does="gradient descent with momentum",
+        made_by="optax.sgd",
+        note="With L2 regularisation, as `torch.optim.SGD`.",
         optimizer=_sgd,
         compared=False,
     ),
-    # With L2 regularisation, as torch.optim.Adam.
     "adam": Plugin(
         "Adam",
         "#8c6d31",
         {"b1": 0.9, "b2": 0.999, "weight_decay": 0.0},
+        does="Adam",
+        paper="Kingma & Ba 2014",
+        made_by="loplax.optim.adam",
+        note=(
+            "With L2 regularisation, as `torch.optim.Adam`. It is optax's own where "
+            "no unit is replaced."
+        ),
         optimizer=_adam,
         compared=False,
     ),
-    # Kingma & Ba 2014, section 2: epsilon is added before the correction. The decay is
-    # that of Laborieux et al. 2021.
     "adam_eps_hat": Plugin(
         "Adam, eps hat",
         "#7a5c1e",
         {"b1": 0.9, "b2": 0.999, "weight_decay": 1e-7},
+        does="Adam with epsilon added before the bias correction",
+        paper="Kingma & Ba 2014, section 2",
+        made_by="loplax.optim.adam",
+        note="The decay is that of Laborieux et al. 2021.",
         optimizer=_adam_eps_hat,
         compared=False,
     ),
-    # Lyle et al. 2023, Dohare et al. 2024: equal betas.
     "tuned_adam": Plugin(
         "tuned Adam",
         "#bd9e39",
         {"b1": 0.99, "b2": 0.99, "weight_decay": 0.0},
+        does="Adam with equal betas",
+        paper="Lyle et al. 2023",
+        made_by="loplax.optim.adam",
+        note="The betas are those of Dohare et al. 2024.",
         optimizer=_adam,
     ),
-    # Decoupled weight decay, in units of the step size. Loshchilov & Hutter 2019.
     "adamw": Plugin(
         "AdamW",
         "#e7ba52",
         {"learning_rate": 1e-3, "b1": 0.9, "b2": 0.999, "weight_decay": 1e-2},
+        does="Adam with decoupled decay towards 0",
+        paper="Loshchilov & Hutter 2019",
+        made_by="optax.adamw",
+        note="The decay is in units of the step size.",
         optimizer=_adamw,
     ),
-    # Elsayed & Mahmood 2024, input-permuted MNIST.
     "upgd": Plugin(
         "UPGD",
         "#31a354",
@@ -109,6 +131,10 @@ OPTIMIZERS = {
             "noise_scale": 0.1,
             "decay_rate": 0.9999,
         },
+        does="protects useful weights and perturbs the others",
+        paper="Elsayed & Mahmood 2024",
+        made_by="loplax.optim.upgd",
+        note="The numbers are those for input-permuted MNIST.",
         optimizer=_upgd,
     ),
 }

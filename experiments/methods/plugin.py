@@ -73,6 +73,10 @@ class Plugin(NamedTuple):
       tints: whether its colour is mixed with those of the plugins beside it;
         that of what most methods of a problem have would tell nothing apart.
       compared: whether it is among all methods, when these are compared.
+      does: what it does, in words that go on from its name.
+      paper: where it comes from: authors and year.
+      made_by: dotted name of what builds it, where its formula is.
+      note: where its defaults come from, and what differs from the paper.
     """
 
     label: str
@@ -106,3 +110,7 @@ class Plugin(NamedTuple):
     scales_rate: bool = False
     tints: bool = True
     compared: bool = True
+    does: str = ""
+    paper: str = ""
+    made_by: str = ""
+    note: str = ""

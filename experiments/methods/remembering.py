@@ -78,52 +78,72 @@ def _intelligence_at_ends(problem, *, path, **own):
 _ONE = {"claims": ("consolidation",), "sessions": True, "compared": False}
 
 REMEMBERING = {
-    # Laborieux et al. 2021: 0.5, 1 and 1.35 at 24,000 steps a task, more with fewer.
     "metaplastic": Plugin(
         "metaplastic",
         "#bf1a8f",
         {"m": 1.35},
+        does="makes latent weights that have grown hard to bring back",
+        paper="Laborieux et al. 2021",
+        made_by="loplax.optim.metaplastic",
+        note=(
+            "The paper has 0.5, 1 and 1.35 at 24,000 steps a task; fewer steps need "
+            "more."
+        ),
         wrap=_metaplastic,
         scales_rate=True,
         compared=False,
     ),
-    # Kirkpatrick et al. 2017; the numbers are those of Laborieux et al. 2021.
     "ewc": Plugin(
         "EWC",
         "#2171b5",
         {"strength": 5000.0},
         {"examples": 5000},
+        does="holds weights by their Fisher information, of each task",
+        paper="Kirkpatrick et al. 2017",
+        made_by="loplax.optim.elastic_weight_consolidation",
+        note="The numbers are those of Laborieux et al. 2021.",
         gradient=_penalty(EWC),
         keeper=_at_ends("ewc", EWC, boundaries.fisher),
         **_ONE,
     ),
-    # Laborieux et al. 2021: as strong, but at random weights of each layer.
     "random_consolidation": Plugin(
         "random consolidation",
         "#9ecae1",
         {"strength": 5000.0},
         {"examples": 5000},
+        does="holds weights by the Fisher information of others: a control",
+        paper="Laborieux et al. 2021",
+        made_by="loplax.optim.permuted",
+        note="As strong as `ewc`, but at random weights of each layer.",
         gradient=_penalty(EWC),
         keeper=_at_ends("random_consolidation", EWC, boundaries.fisher, True),
         **_ONE,
     ),
-    # Zenke et al. 2017: c = 0.1 on permuted MNIST, which is a strength of 0.2. Both
-    # paths are in the code of Laborieux et al. 2021.
     "si": Plugin(
         "SI",
         "#807dba",
         {"strength": 0.2, "xi": 0.1},
         {"path": "weight"},  # or sign: of what of a weight the steps are
+        does="holds weights by what their steps took from the loss",
+        paper="Zenke et al. 2017",
+        made_by="loplax.optim.synaptic_intelligence",
+        note=(
+            "The paper has c = 0.1 on permuted MNIST, which is a strength of 0.2. "
+            "Both paths are in the code of Laborieux et al. 2021."
+        ),
         wrap=_intelligent,
         keeper=_intelligence_at_ends,
         **_ONE,
     ),
-    # Aljundi et al. 2018: lambda 1, which is a strength of 2.
     "mas": Plugin(
         "MAS",
         "#238b45",
         {"strength": 2.0},
         {"examples": 5000},
+        does="holds weights by how much the outputs depend on them",
+        paper="Aljundi et al. 2018",
+        made_by="loplax.optim.memory_aware_synapses",
+        note="The paper has lambda = 1, which is a strength of 2.",
         gradient=_penalty(optim.memory_aware_synapses),
         keeper=_at_ends("mas", optim.memory_aware_synapses, boundaries.sensitivity),
         **_ONE,

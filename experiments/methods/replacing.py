@@ -43,8 +43,7 @@ def _hare_tortoise(inner, setting, *, decay_rate, period):
 # What starts units or weights anew stands alone, around all else.
 _ONE = {"claims": ("replacement",), "last": True}
 _PER_UNIT = {**_ONE, "per_unit": lambda choices: choices.get("reset_inner", True)}
-# Which units continual backprop chooses: Dohare et al. 2024; the rate is that of their
-# regression problem.
+# Which units continual backprop chooses.
 _NUMBERS = {"replacement_rate": 1e-4, "maturity_threshold": 100, "decay_rate": 0.99}
 _CHOICES = {
     "utility": "adaptable_contribution",
@@ -56,21 +55,36 @@ _CHOICES = {
 
 REPLACING = {
     "cbp": Plugin(
-        "continual backprop", "#0072B2", _NUMBERS, _CHOICES, wrap=_cbp, **_PER_UNIT
+        "continual backprop",
+        "#0072B2",
+        _NUMBERS,
+        _CHOICES,
+        does=(
+            "replaces the least useful mature units, a small fraction per step; "
+            "seven utilities"
+        ),
+        paper="Dohare et al. 2024",
+        made_by="loplax.optim.continual_backprop",
+        note="The rate is that of the paper's regression problem.",
+        wrap=_cbp,
+        **_PER_UNIT,
     ),
-    # Of the same units, the latent weights of a binarised network get small again, and
-    # keep their signs.
     "release": Plugin(
         "release",
         "#7fb800",
-        {**_NUMBERS, "magnitude": 0.01},  # two steps of Laborieux et al. 2021
+        {**_NUMBERS, "magnitude": 0.01},
         _CHOICES,
+        does=(
+            "as `cbp`, but makes latent weights of a binarised network small again "
+            "and keeps their signs"
+        ),
+        made_by="loplax.optim.continual_backprop",
+        note="The magnitude is two steps of Laborieux et al. 2021.",
         options={"binary": True},
         wrap=_release,
         compared=False,
         **_PER_UNIT,
     ),
-    # McCutcheon 2026: its best values.
     "ccbp": Plugin(
         "CCBP",
         "#56B4E9",
@@ -81,35 +95,47 @@ REPLACING = {
             "decay_rate": 0.99,
             "period": 1000,
         },
+        does="pulls units back to their initialisation, the less useful the more",
+        paper="McCutcheon 2026",
+        made_by="loplax.optim.ccbp",
+        note="The numbers are the best of the paper.",
         wrap=_replacing(optim.ccbp),
         **_PER_UNIT,
     ),
-    # Sokar et al. 2023; the decay is for batches of one example.
     "redo": Plugin(
         "ReDo",
         "#CC79A7",
         {"threshold": 0.1, "period": 1000, "decay_rate": 0.99},
         {"reset_inner": True},
+        does="re-initialises dormant units",
+        paper="Sokar et al. 2023",
+        made_by="loplax.optim.redo",
+        note="The decay is for batches of one example.",
         wrap=_replacing(optim.redo),
         **_PER_UNIT,
     ),
-    # Liu et al. 2025: 0.01 to 0.25.
     "regrama": Plugin(
         "ReGraMa",
         "#7b4173",
         {"threshold": 0.01, "period": 1000, "decay_rate": 0.99},
+        does="re-initialises units with little gradient",
+        paper="Liu et al. 2025",
+        made_by="loplax.optim.regrama",
+        note="The paper has thresholds of 0.01 to 0.25.",
         wrap=_replacing(optim.regrama),
         **_PER_UNIT,
     ),
-    # Farias & Jozefiak 2025, whose first threshold of 16 is for large batches.
     "self_normalized_resets": Plugin(
         "self-normalised resets",
         "#ce6dbd",
         {"rejection_threshold": 0.05, "initial_threshold": 1000, "period": 1000},
+        does="re-initialises units silent for longer than they ever are",
+        paper="Farias & Jozefiak 2025",
+        made_by="loplax.optim.self_normalized_resets",
+        note="The paper's first threshold of 16 is for large batches.",
         wrap=_replacing(optim.self_normalized_resets),
         **_PER_UNIT,
     ),
-    # Hernandez-Garcia et al. 2025: a fraction of each tensor's weights.
     "weight_resets": Plugin(
         "weight resets",
         "#393b79",
@@ -119,15 +145,24 @@ REPLACING = {
             "pruning": "proportional",  # proportional or threshold
             "decay_rate": 0.0,  # of averaged utilities; 0: those of the step
         },
+        does="re-draws the least useful weights",
+        paper="Hernandez-Garcia et al. 2025",
+        made_by="loplax.optim.selective_weight_reinitialization",
+        note="The factor is a fraction of each tensor's weights.",
         wrap=_weight_resets,
         **_ONE,
     ),
-    # Lee et al. 2024; the decay is the tortoise's momentum. What learns, and is
-    # measured, is the hare.
     "hare_tortoise": Plugin(
         "hare and tortoise",
         "#8ca252",
         {"decay_rate": 0.999, "period": 1000},
+        does="returns to the mean of its own path",
+        paper="Lee et al. 2024",
+        made_by="loplax.optim.hare_tortoise",
+        note=(
+            "The decay is the tortoise's momentum. What learns, and is measured, is "
+            "the hare."
+        ),
         wrap=_hare_tortoise,
         **_ONE,
     ),

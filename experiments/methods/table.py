@@ -33,17 +33,27 @@ class Named(NamedTuple):
       label: what figures call it.
       colour: its colour, the same in every figure.
       tints: as that of a plugin.
+      does: as that of a plugin.
+      paper: as that of a plugin.
+      note: as that of a plugin.
     """
 
     plugins: str
     label: str
     colour: str
     tints: bool = True
+    does: str = ""
+    paper: str = ""
+    note: str = ""
 
 
 NAMED = {
-    # Harun & Kanan 2024, whose runs also have the one-cycle schedule.
     "sgm": Named(
-        "er+class_mean+soft_targets+lora+freeze_old_outputs", "SGM", "#b10026"
+        "er+class_mean+soft_targets+lora+freeze_old_outputs",
+        "SGM",
+        "#b10026",
+        does="rehearses, with all that its authors add against the stability gap",
+        paper="Harun & Kanan 2024",
+        note="The paper's runs also have `one_cycle`.",
     ),
 }

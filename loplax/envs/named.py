@@ -12,7 +12,7 @@ def make(name: str, **settings: Any) -> tuple[environment.Environment, Any]:
     """Builds an environment of gymnax or brax.
 
     Args:
-      name: one of ``gymnax.registered_envs``, or of ``NAMES`` of `loplax.envs.brax`.
+      name: one of ``gymnax.registered_envs``, or of ``loplax.envs.brax.NAMES``.
       **settings: of its constructor: ``backend`` for those of brax.
 
     Returns:

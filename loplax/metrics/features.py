@@ -82,7 +82,7 @@ def rarely_active_fraction(features: jax.Array, threshold: float = 0.01) -> jax.
 
 
 def saturated_fraction(features: jax.Array, threshold: float = 0.9) -> jax.Array:
-    """Fraction of activations with |h| > threshold, for tanh units.
+    """Fraction of activations with ``|h| > threshold``, for tanh units.
 
     Args:
       features: activations, ``[..., units]``.

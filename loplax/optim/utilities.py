@@ -6,12 +6,12 @@ With activations :math:`h`, outgoing weights :math:`W_\text{out}`, incoming weig
 ======================== ==========================================================
 name                     instantaneous utility :math:`y`
 ======================== ==========================================================
-contribution             mean(|W_out| mean|h|)
-zero_contribution        mean(|W_out| mean|h - f|)
-adaptable_contribution   mean(|W_out| mean|h - f|) / mean|W_in|
-weight                   mean|W_out|
-adaptation               1 / mean|W_in|
-feature_by_input         mean|h - f| / mean|W_in|
+contribution             ``mean(|W_out| mean|h|)``
+zero_contribution        ``mean(|W_out| mean|h - f|)``
+adaptable_contribution   ``mean(|W_out| mean|h - f|) / mean|W_in|``
+weight                   ``mean|W_out|``
+adaptation               ``1 / mean|W_in|``
+feature_by_input         ``mean|h - f| / mean|W_in|``
 random                   uniform noise on [0, 1)
 ======================== ==========================================================
 
@@ -75,7 +75,7 @@ def mean_magnitude(axes, size: int, weights: Mapping[str, jax.Array]) -> jax.Arr
 def mean_product(
     group, weights: Mapping[str, jax.Array], magnitudes: Mapping[str, jax.Array]
 ) -> jax.Array:
-    """Mean over each unit's outgoing weights of |weight| times |what it multiplies|.
+    """Mean over each unit's outgoing weights of ``|weight|`` times ``|input|``.
 
     Args:
       group: the ``UnitGroup``.

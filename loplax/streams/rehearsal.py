@@ -18,7 +18,8 @@ class Rehearsal(NamedTuple):
 
     Attributes:
       capacity: most examples in the buffer; 0 for as many as there are.
-      policy: which stay when it is full, one of `POLICIES`.
+      policy: which stay when it is full: ``"reservoir"``, ``"balanced"``, ``"greedy"``
+        or ``"ring"``.
       fill: when examples are offered to it: ``"after"`` their session, all in random
         order; ``"online"``, as they are learned for the first time; or ``"before"``
         their session, all.

@@ -210,7 +210,7 @@ class UnitGroup(NamedTuple):
 
     @property
     def features(self) -> dict[str, tuple[int, ...]]:
-        """Key of each activation that an outgoing weight multiplies: its positions."""
+        """Positions of each activation that an outgoing weight multiplies, by key."""
         return {axis.feature or self.name: axis.positions for axis in self.outgoing}
 
 
