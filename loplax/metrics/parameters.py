@@ -1,5 +1,7 @@
 """Diagnostics of parameters: how large they are, how far they have moved."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -22,7 +24,8 @@ def weight_magnitude(params) -> jax.Array:
       1.0
     """
     leaves = [matrices.at_least_float32(x) for x in jax.tree.leaves(params)]
-    return sum(jnp.sum(jnp.abs(x)) for x in leaves) / sum(x.size for x in leaves)
+    total: Any = sum(jnp.sum(jnp.abs(x)) for x in leaves)
+    return total / sum(x.size for x in leaves)
 
 
 def distance(params, other) -> jax.Array:

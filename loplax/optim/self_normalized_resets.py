@@ -109,7 +109,7 @@ def self_normalized_resets(
         return FiringStatistics(age, full(initial_threshold), full(0), full(0))
 
     def observe(group, old: FiringStatistics, step: wrapper.Step):
-        silent = True
+        silent: jax.Array | bool = True
         for name in group.features:
             resting = step.features[name] <= 0  # which NaN is not
             silent &= jnp.all(resting.reshape(-1, group.size), axis=0)

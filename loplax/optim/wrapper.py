@@ -149,7 +149,7 @@ def replacing(
         return dict(zip(names, (chosen, {}), strict=True))
 
     def choose(step, selections, params) -> replacement.Replacement:
-        draw = lambda key: {}
+        draw: Callable[[Array], dict[str, Array]] = lambda key: {}
         if not releases:
             draw = replacement.draw_weights(groups, params, initializer, bounds)
 
@@ -199,7 +199,7 @@ def replacing(
             )
         chosen = choose(step, selections, params)
         if bias_transfer:
-            means = {}
+            means: dict[str, Array] = {}
             for known in statistics.values():
                 means |= method.means(known)
             updates = replacement.transfer_means(
