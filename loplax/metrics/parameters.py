@@ -9,7 +9,7 @@ import optax
 from loplax.metrics import matrices
 
 
-def weight_magnitude(params) -> jax.Array:
+def weight_magnitude(params: Any) -> jax.Array:
     """Mean absolute value of all parameters, biases included.
 
     Args:
@@ -28,7 +28,7 @@ def weight_magnitude(params) -> jax.Array:
     return total / sum(x.size for x in leaves)
 
 
-def distance(params, other) -> jax.Array:
+def distance(params: Any, other: Any) -> jax.Array:
     """||w - w_0||, the Euclidean distance between two sets of parameters.
 
     Args:
@@ -46,7 +46,7 @@ def distance(params, other) -> jax.Array:
     return optax.tree.norm(_difference(params, other))
 
 
-def weight_change(before, after) -> jax.Array:
+def weight_change(before: Any, after: Any) -> jax.Array:
     """sum|w_after - w_before|, over all parameters.
 
     Args:

@@ -30,8 +30,8 @@ class SynapticIntelligenceState(NamedTuple):
 def synaptic_intelligence(
     inner: optax.GradientTransformation,
     *,
-    strength,
-    xi=0.1,
+    strength: float | jax.Array,
+    xi: float | jax.Array = 0.1,
     through: Callable = consolidation.identity,
     path: Callable = consolidation.identity,
 ) -> consolidation.Consolidating:

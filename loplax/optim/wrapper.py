@@ -1,6 +1,6 @@
 """The skeleton of every wrapper that replaces units: all but their choice."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import optax
 
 from loplax import checks, precision
-from loplax.optim import expected, keys, paths, placement, replacement
+from loplax.optim import expected, initializers, keys, paths, placement, replacement
 from loplax.units import checks as unit_checks
+from loplax.units.groups import UnitGroup
 
 Array = jax.Array
 
@@ -98,10 +99,10 @@ class Method(NamedTuple):
 def replacing(
     method: Method,
     inner: optax.GradientTransformation,
-    units,
+    units: Iterable[UnitGroup],
     *,
     capacity: Callable[[int], int] = lambda size: size,
-    initializer,
+    initializer: initializers.Initializers,
     reset_inner: bool,
     bias_transfer: bool = False,
     release: float | Array | None = None,

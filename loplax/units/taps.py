@@ -11,7 +11,9 @@ from jax.extend import core
 from loplax.units import discover, flow, hosts, walk
 
 
-def tap(apply: Callable[..., Any], *, has_aux: bool = False) -> Callable[..., Any]:
+def tap(
+    apply: Callable[..., Any], *, has_aux: bool = False
+) -> Callable[..., tuple[Any, dict[str, jax.Array]]]:
     """Makes a model also return the activations of its hidden units.
 
     The activation of a group is the value that meets its outgoing weights, the one that
