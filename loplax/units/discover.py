@@ -120,15 +120,14 @@ def analyse(closed: core.ClosedJaxpr, kept: int, params: Any) -> Findings:
     book = ledger.Ledger({path: s for path, s in known.items() if s is not None})
     values = []
     for path, var in itertools.zip_longest(known, closed.jaxpr.invars):
-        shape = tuple(var.aval.shape)
+        kind: Any = var.aval
+        shape = tuple(kind.shape)
         given = labels.VECTOR if len(shape) < 2 else labels.DATA
         origin = given if path is None else labels.CONST
         values.append(flow.Value(labels.free(shape), origin))
         if path in book.shapes:
             values[-1] = book.parameter(path)._replace(
-                number=np.zeros((), var.aval.dtype)
-                if max(shape, default=1) > 1
-                else None
+                number=np.zeros((), kind.dtype) if max(shape, default=1) > 1 else None
             )
     outputs = rules.follow(book, walk.flatten(closed, kept), values)
     returned = set()
