@@ -74,14 +74,15 @@ def test_a_loop() -> None:
     )
     assert_type(tx, optax.GradientTransformationExtraArgs)
 
-    def step(params: Params, state: optim.ReplacementState) -> Any:
+    def step(params: Params, state: optax.OptState) -> Any:
         _, features = units.tap(apply)(params, X)
         updates, state = tx.update(
             jax.grad(loss)(params), state, params, features=features
         )
         return optax.apply_updates(params, updates), state
 
-    state: optim.ReplacementState = tx.init(PARAMS)
+    state = tx.init(PARAMS)
+    assert isinstance(state, optim.ReplacementState)
     params, after = jax.jit(step)(PARAMS, state)
     assert_type(state.count, jax.Array)
     assert_type(state.replaced, dict[str, jax.Array])
