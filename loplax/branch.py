@@ -112,7 +112,7 @@ def _cast(tree: Any, new: list, old: list) -> Any:
 
 
 def _is_key(x: Any) -> bool:
-    return jnp.issubdtype(getattr(x, "dtype", None), jax.dtypes.prng_key)
+    return hasattr(x, "dtype") and jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
 
 
 def _unwrap_key(x: Any) -> Any:

@@ -42,7 +42,7 @@ def one_of(name: str, value: str, known: Sequence[str]) -> None:
 
 def typed_key(key) -> None:
     """Raises ``ValueError`` unless ``key`` is a typed random key."""
-    if not jnp.issubdtype(getattr(key, "dtype", None), jax.dtypes.prng_key):
+    if not hasattr(key, "dtype") or not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         raise ValueError(
             f"key must be a typed key (jax.random.key(seed)), got {key!r}."
         )

@@ -8,8 +8,10 @@ import pathlib
 import socket
 import threading
 import time
+import types
 from collections.abc import Iterator
 
+fcntl: types.ModuleType | None
 try:
     import fcntl
 except ImportError:  # Windows has none: there the heart beat alone tells

@@ -18,9 +18,9 @@ def whole(x: jax.Array, *axes: int) -> jax.Array:
       The array, sharded as before along its other axes.
     """
     sharding = jax.typeof(x).sharding
-    axes = {axis % x.ndim for axis in axes or range(x.ndim)}
+    wanted = {axis % x.ndim for axis in axes or range(x.ndim)}
     spec = PartitionSpec(
-        *(None if i in axes else names for i, names in enumerate(sharding.spec))
+        *(None if i in wanted else names for i, names in enumerate(sharding.spec))
     )
     return x if spec == sharding.spec else laid(x, sharding.update(spec=spec))
 

@@ -7,7 +7,7 @@ of the environment's parameters: ``gravity`` and ``length`` of CartPole, ``frict
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -161,7 +161,7 @@ def shifted(scale) -> Change:
     return change
 
 
-def _check(fields: Sequence[str], params) -> None:
+def _check(fields: Iterable[str], params) -> None:
     known = [field.name for field in dataclasses.fields(params)]
     if isinstance(params, cartpole.EnvParams):
         known = [name for name in known if name not in _DERIVED]

@@ -1,10 +1,14 @@
 """Arrays of numpy or of JAX, each in its own namespace, some values missing."""
 
 from types import ModuleType
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+Array = Any
+"""An array of numpy or of JAX, as what it is computed from; nested lists go in too."""
 
 
 def floats(*values) -> tuple:

@@ -1,9 +1,10 @@
 """Whether a network is as sure as it is right."""
 
 from loplax.metrics import arrays
+from loplax.metrics.arrays import Array
 
 
-def expected_calibration_error(logits, labels, bins: int = 15):
+def expected_calibration_error(logits: Array, labels: Array, bins: int = 15) -> Array:
     r"""ECE: how far confidence and accuracy are apart, on average over confidences.
 
     .. math::

@@ -18,9 +18,10 @@ unless the function says that it passes over NaN.
 """
 
 from loplax.metrics import arrays
+from loplax.metrics.arrays import Array
 
 
-def accuracy_matrix(accuracy, task, sessions: int | None = None):
+def accuracy_matrix(accuracy: Array, task: Array, sessions: int | None = None) -> Array:
     r"""Accuracy of every task when each session has ended: R.
 
     Args:
@@ -51,7 +52,13 @@ def accuracy_matrix(accuracy, task, sessions: int | None = None):
     return xp.where(xp.any(here, axis=-1)[..., None], found, xp.nan)
 
 
-def by_session(accuracy, task, sessions: int, length: int | None = None, start=None):
+def by_session(
+    accuracy: Array,
+    task: Array,
+    sessions: int,
+    length: int | None = None,
+    start: Array | None = None,
+) -> Array:
     """The evaluations of every session apart.
 
     Args:
@@ -92,7 +99,7 @@ def by_session(accuracy, task, sessions: int, length: int | None = None, start=N
     return xp.concatenate([start, found], axis=-2)
 
 
-def seen(accuracy, task):
+def seen(accuracy: Array, task: Array) -> Array:
     """The accuracy of tasks that have begun; NaN before.
 
     Args:
@@ -113,7 +120,7 @@ def seen(accuracy, task):
     return xp.where(xp.arange(accuracy.shape[-1]) <= task[..., None], accuracy, xp.nan)
 
 
-def old_new_all(accuracy, task):
+def old_new_all(accuracy: Array, task: Array) -> Array:
     r"""Accuracy on the earlier tasks, on that being learned, and on all of these.
 
     With k the task being learned:

@@ -6,12 +6,11 @@ and one subset, ``[..., evaluations]``, with NaN behind its end: see `by_session
 
 from typing import NamedTuple
 
-import jax
-
 from loplax.metrics import arrays
+from loplax.metrics.arrays import Array
 
 
-def min_accuracy(accuracy, task):
+def min_accuracy(accuracy: Array, task: Array) -> Array:
     r"""min-ACC: mean over the earlier tasks of the lowest accuracy since they ended.
 
     With k the task being learned at evaluation t, and :math:`|T_i|` the last evaluation
@@ -45,7 +44,7 @@ def min_accuracy(accuracy, task):
     return arrays.mean(xp, lowest, later)
 
 
-def worst_case_accuracy(accuracy, task):
+def worst_case_accuracy(accuracy: Array, task: Array) -> Array:
     r"""WC-ACC: the current task's accuracy and the lowest ones of the earlier tasks.
 
     .. math:: \frac{1}{k+1} A_k(t) + \frac{k}{k+1} \text{min-ACC}(t)
@@ -76,7 +75,7 @@ def worst_case_accuracy(accuracy, task):
     return (arrays.mean(xp, accuracy, own) + earlier) / (task + 1)
 
 
-def windowed_forgetting(accuracy, window: int):
+def windowed_forgetting(accuracy: Array, window: int) -> Array:
     r"""WF: the largest fall of accuracy within a few evaluations, so far.
 
     .. math::
@@ -117,7 +116,7 @@ def windowed_forgetting(accuracy, window: int):
     return arrays.existing(xp, arrays.running_max(xp, fall, -2))
 
 
-def windowed_plasticity(accuracy, window: int):
+def windowed_plasticity(accuracy: Array, window: int) -> Array:
     r"""WP: the largest rise of accuracy within a few evaluations, so far.
 
     .. math::
@@ -144,7 +143,7 @@ def windowed_plasticity(accuracy, window: int):
     return windowed_forgetting(-accuracy, window)
 
 
-def learning_curve_area(curve, evaluations: int = 10):
+def learning_curve_area(curve: Array, evaluations: int = 10) -> Array:
     r"""LCA: mean accuracy over the first evaluations of a task that is being learned.
 
     .. math:: \frac{1}{n} \sum_{l < n} A(l)
@@ -176,7 +175,7 @@ def learning_curve_area(curve, evaluations: int = 10):
     return arrays.mean(xp, curve[..., :evaluations])
 
 
-def gap(accuracy, reference):
+def gap(accuracy: Array, reference: Array) -> Array:
     r"""How far accuracy stays below a reference, on average over sessions and updates.
 
     .. math::
@@ -214,12 +213,12 @@ class Gaps(NamedTuple):
       continual_knowledge: of that on all seen so far, ``[...]``.
     """
 
-    stability: jax.Array
-    plasticity: jax.Array
-    continual_knowledge: jax.Array
+    stability: Array
+    plasticity: Array
+    continual_knowledge: Array
 
 
-def gaps(curves, reference) -> Gaps:
+def gaps(curves: Array, reference: Array) -> Gaps:
     r"""The stability, plasticity and continual-knowledge gaps of a run.
 
     Each is the `gap` on one subset of classes or tasks: old, new and all, in this

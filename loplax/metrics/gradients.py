@@ -1,5 +1,7 @@
 """Diagnostics of a gradient: how large it is, how much of the network it reaches."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -7,7 +9,7 @@ import optax
 from loplax.metrics import matrices
 
 
-def gradient_norm(grads) -> jax.Array:
+def gradient_norm(grads: Any) -> jax.Array:
     """||g||, the Euclidean norm over all parameters.
 
     Args:
@@ -24,7 +26,7 @@ def gradient_norm(grads) -> jax.Array:
     return optax.tree.norm(jax.tree.map(matrices.at_least_float32, grads))
 
 
-def gradient_sparsity(grads) -> jax.Array:
+def gradient_sparsity(grads: Any) -> jax.Array:
     """1 - ||g||_0 / d, the fraction of the d entries that are exactly 0.
 
     Args:

@@ -1,5 +1,7 @@
 """Diagnostics of parameters: how large they are, how far they have moved."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -7,7 +9,7 @@ import optax
 from loplax.metrics import matrices
 
 
-def weight_magnitude(params) -> jax.Array:
+def weight_magnitude(params: Any) -> jax.Array:
     """Mean absolute value of all parameters, biases included.
 
     Args:
@@ -22,10 +24,11 @@ def weight_magnitude(params) -> jax.Array:
       1.0
     """
     leaves = [matrices.at_least_float32(x) for x in jax.tree.leaves(params)]
-    return sum(jnp.sum(jnp.abs(x)) for x in leaves) / sum(x.size for x in leaves)
+    total: Any = sum(jnp.sum(jnp.abs(x)) for x in leaves)
+    return total / sum(x.size for x in leaves)
 
 
-def distance(params, other) -> jax.Array:
+def distance(params: Any, other: Any) -> jax.Array:
     """||w - w_0||, the Euclidean distance between two sets of parameters.
 
     Args:
@@ -43,7 +46,7 @@ def distance(params, other) -> jax.Array:
     return optax.tree.norm(_difference(params, other))
 
 
-def weight_change(before, after) -> jax.Array:
+def weight_change(before: Any, after: Any) -> jax.Array:
     """sum|w_after - w_before|, over all parameters.
 
     Args:

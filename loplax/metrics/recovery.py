@@ -7,9 +7,8 @@ censored: its time is infinite, and ``reached`` is False.
 
 from typing import NamedTuple
 
-import jax
-
 from loplax.metrics import arrays
+from loplax.metrics.arrays import Array
 
 
 class Time(NamedTuple):
@@ -21,11 +20,11 @@ class Time(NamedTuple):
       reached: whether it is, ``[...]``.
     """
 
-    updates: jax.Array
-    reached: jax.Array
+    updates: Array
+    reached: Array
 
 
-def drop_depth(curve, start, *, smoothed: bool = False):
+def drop_depth(curve: Array, start: Array, *, smoothed: bool = False) -> Array:
     r"""How far accuracy falls below that before the session.
 
     .. math:: A(0) - \min_l A(l)
@@ -61,7 +60,7 @@ def drop_depth(curve, start, *, smoothed: bool = False):
     return start - arrays.existing(xp, lowest)
 
 
-def recovery_time(curve, reference, updates=None) -> Time:
+def recovery_time(curve: Array, reference: Array, updates: Array | None = None) -> Time:
     r"""Updates until accuracy is back at a reference, after its lowest point.
 
     .. math:: \min \{u_l : A(l) \ge A^*, \; l > \arg\min_m A(m)\}
@@ -93,7 +92,12 @@ def recovery_time(curve, reference, updates=None) -> Time:
     return _time(xp, time, xp.any(~xp.isnan(curve), axis=-1) & ~xp.isnan(reference))
 
 
-def time_to_fraction(curve, target=None, fraction: float = 0.99, updates=None) -> Time:
+def time_to_fraction(
+    curve: Array,
+    target: Array | None = None,
+    fraction: float = 0.99,
+    updates: Array | None = None,
+) -> Time:
     r"""Updates until accuracy is at a fraction of a target.
 
     .. math:: \min \{u_l : A(l) \ge f A^*\}
@@ -130,7 +134,9 @@ def time_to_fraction(curve, target=None, fraction: float = 0.99, updates=None) -
     return _time(xp, time, ~xp.isinf(best) & ~xp.isnan(target))
 
 
-def speed_up(time, reference, cost=1.0, reference_cost=1.0):
+def speed_up(
+    time: Array, reference: Array, cost: Array = 1.0, reference_cost: Array = 1.0
+) -> Array:
     r"""How many times cheaper something is reached than by a reference.
 
     .. math:: \frac{t^* c^*}{t c}

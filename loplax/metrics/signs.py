@@ -93,8 +93,8 @@ def switching_cost(
 
     def changed(some):
         new = weights.at[some].multiply(-1).reshape(leaves[place].shape)
-        new = [new if i == place else leaf for i, leaf in enumerate(leaves)]
-        cost = (loss(jax.tree.unflatten(treedef, new)) - before) / switched
+        other = [new if i == place else leaf for i, leaf in enumerate(leaves)]
+        cost = (loss(jax.tree.unflatten(treedef, other)) - before) / switched
         return jnp.mean(relative[some]), cost
 
     def one_run(key):

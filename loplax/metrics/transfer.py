@@ -5,9 +5,10 @@ ended, from `accuracy_matrix`. Tasks and sessions count from 0.
 """
 
 from loplax.metrics import arrays
+from loplax.metrics.arrays import Array
 
 
-def average_accuracy(matrix):
+def average_accuracy(matrix: Array) -> Array:
     r"""Mean accuracy over the tasks learned so far, when each session has ended.
 
     .. math:: A_k = \frac{1}{k+1} \sum_{j \le k} R_{kj}
@@ -33,7 +34,7 @@ def average_accuracy(matrix):
     return arrays.mean(xp, matrix, _lower(xp, matrix))
 
 
-def average_incremental_accuracy(matrix):
+def average_incremental_accuracy(matrix: Array) -> Array:
     r"""The mean over all sessions of the average accuracy at their ends.
 
     .. math:: \frac{1}{T} \sum_k A_k
@@ -58,7 +59,7 @@ def average_incremental_accuracy(matrix):
     return average.mean(axis=-1)
 
 
-def forgetting_from_last(matrix):
+def forgetting_from_last(matrix: Array) -> Array:
     r"""How much of what was known at the end of its own session a task has lost.
 
     .. math:: \frac{1}{k} \sum_{j<k} (R_{jj} - R_{kj})
@@ -86,7 +87,7 @@ def forgetting_from_last(matrix):
     return arrays.mean(xp, lost, _lower(xp, matrix, -1))
 
 
-def forgetting_from_max(matrix):
+def forgetting_from_max(matrix: Array) -> Array:
     r"""How much of the most that was known at the end of an earlier session is lost.
 
     .. math:: \frac{1}{k} \sum_{j<k} \left(\max_{l<k} R_{lj} - R_{kj}\right)
@@ -116,7 +117,7 @@ def forgetting_from_max(matrix):
     return arrays.mean(xp, before - matrix, _lower(xp, matrix, -1))
 
 
-def backward_transfer(matrix):
+def backward_transfer(matrix: Array) -> Array:
     r"""What learning the later tasks did for the earlier ones, on average.
 
     .. math:: \frac{1}{k} \sum_{j<k} (R_{kj} - R_{jj})
@@ -142,7 +143,7 @@ def backward_transfer(matrix):
     return -forgetting_from_last(matrix)
 
 
-def forward_transfer(matrix, untrained):
+def forward_transfer(matrix: Array, untrained: Array) -> Array:
     r"""What learning the earlier tasks did for those not yet learned, on average.
 
     .. math:: \frac{1}{T-1} \sum_{j>0} (R_{j-1,j} - b_j)
@@ -172,7 +173,7 @@ def forward_transfer(matrix, untrained):
     return arrays.mean(xp, before - untrained[..., 1:])
 
 
-def learning_accuracy(matrix):
+def learning_accuracy(matrix: Array) -> Array:
     r"""Mean accuracy of the tasks, each at the end of its own session.
 
     .. math:: \frac{1}{T} \sum_k R_{kk}
@@ -198,7 +199,7 @@ def learning_accuracy(matrix):
     return arrays.mean(xp, _own(xp, matrix))
 
 
-def intransigence(matrix, joint):
+def intransigence(matrix: Array, joint: Array) -> Array:
     r"""How much worse a task is learned than by training on all data so far at once.
 
     .. math:: I_k = R^*_k - R_{kk}

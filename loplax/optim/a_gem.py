@@ -71,10 +71,11 @@ def _named_alike(grads: dict[str, jax.Array], reference) -> dict[str, jax.Array]
     alike = expected.alike("reference", reference, grads)
     alike = {path: paths.at_least_float32(leaf) for path, leaf in alike.items()}
     each = [jnp.max(jnp.abs(leaf), initial=0.0) for leaf in alike.values()]
-    largest = functools.reduce(jnp.maximum, each, 0.0)
+    least: jax.Array | float = 0.0
+    largest = functools.reduce(jnp.maximum, each, least)
     scale = jnp.where(largest > 0, largest, 1)
     return {path: leaf / scale for path, leaf in alike.items()}
 
 
-def _dot(one: dict[str, jax.Array], other: dict[str, jax.Array]) -> jax.Array:
+def _dot(one: dict[str, jax.Array], other: dict[str, jax.Array]) -> jax.Array | int:
     return sum(jnp.sum(leaf * other[path]) for path, leaf in one.items())

@@ -1,5 +1,6 @@
 """Adam whose bias correction starts again with every replaced unit."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import jax
@@ -8,6 +9,7 @@ import optax
 
 from loplax import checks
 from loplax.optim import expected, paths, replacement
+from loplax.units.groups import UnitGroup
 
 
 class ScaleByUnitAdamState(NamedTuple):
@@ -27,7 +29,11 @@ class ScaleByUnitAdamState(NamedTuple):
 
 
 def scale_by_unit_adam(
-    units, b1=0.9, b2=0.999, eps=1e-8, eps_hat=False
+    units: Iterable[UnitGroup] | None,
+    b1: float | jax.Array = 0.9,
+    b2: float | jax.Array = 0.999,
+    eps: float | jax.Array = 1e-8,
+    eps_hat: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
     """The scaling of `adam`, without its learning rate."""
     groups = () if units is None else expected.groups(units, replaced=False)
@@ -68,10 +74,10 @@ def scale_by_unit_adam(
 
 def adam(
     learning_rate: optax.ScalarOrSchedule,
-    units,
-    b1=0.9,
-    b2=0.999,
-    eps=1e-8,
+    units: Iterable[UnitGroup] | None,
+    b1: float | jax.Array = 0.9,
+    b2: float | jax.Array = 0.999,
+    eps: float | jax.Array = 1e-8,
     *,
     eps_hat: bool = False,
 ) -> optax.GradientTransformationExtraArgs:

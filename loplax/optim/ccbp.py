@@ -1,5 +1,6 @@
 """Continuous continual backprop: many small replacements instead of few whole ones."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import jax
@@ -9,6 +10,7 @@ import optax
 from loplax import checks, precision
 from loplax.optim import (
     expected,
+    initializers,
     keys,
     paths,
     placement,
@@ -16,6 +18,7 @@ from loplax.optim import (
     utilities,
     wrapper,
 )
+from loplax.units.groups import UnitGroup
 
 
 class CcbpState(NamedTuple):
@@ -37,14 +40,14 @@ class CcbpState(NamedTuple):
 
 def ccbp(
     inner: optax.GradientTransformation,
-    units,
+    units: Iterable[UnitGroup],
     *,
-    replacement_rate=0.015,
-    sharpness=16.0,
-    threshold=1.0,
-    decay_rate=0.99,
+    replacement_rate: float | jax.Array = 0.015,
+    sharpness: float | jax.Array = 16.0,
+    threshold: float | jax.Array = 1.0,
+    decay_rate: float | jax.Array = 0.99,
     period: int | jax.Array = 1000,
-    initializer=None,
+    initializer: initializers.Initializers = None,
     key: jax.Array,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Wraps an optimiser so that hidden units are pulled towards their initialisation.

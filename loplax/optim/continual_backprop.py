@@ -1,6 +1,7 @@
 """Continual backpropagation: keep replacing the least useful hidden units."""
 
 import math
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import jax
@@ -9,7 +10,8 @@ import numpy as np
 import optax
 
 from loplax import checks
-from loplax.optim import replacement, utilities, wrapper
+from loplax.optim import initializers, replacement, utilities, wrapper
+from loplax.units.groups import UnitGroup
 
 Array = jax.Array
 
@@ -54,13 +56,13 @@ class UnitStatistics(NamedTuple):
 
 def continual_backprop(
     inner: optax.GradientTransformation,
-    units,
+    units: Iterable[UnitGroup],
     *,
     replacement_rate: float | Array,
     maturity_threshold: int | Array = 100,
     decay_rate: float | Array = 0.99,
     utility: str = "adaptable_contribution",
-    initializer=None,
+    initializer: initializers.Initializers = None,
     budget: str = "eligible",
     bias_transfer: bool = False,
     release: float | Array | None = None,

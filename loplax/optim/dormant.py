@@ -1,6 +1,6 @@
 """Replacing the units that fall behind their layer: what ReDo and ReGraMa share."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import jax
@@ -9,6 +9,7 @@ import optax
 
 from loplax import checks
 from loplax.optim import expected, wrapper
+from loplax.units.groups import UnitGroup
 
 
 class DormantStatistics(NamedTuple):
@@ -24,8 +25,8 @@ class DormantStatistics(NamedTuple):
 
 
 def below_layer_mean(
-    inner,
-    units,
+    inner: optax.GradientTransformation,
+    units: Iterable[UnitGroup],
     measure: Callable,
     *,
     needs_features: bool,

@@ -11,7 +11,10 @@ from loplax.optim import consolidation, per_example
 
 
 def elastic_weight_consolidation(
-    strength, *, decay=None, through: Callable = consolidation.identity
+    strength: float | jax.Array,
+    *,
+    decay: float | jax.Array | None = None,
+    through: Callable = consolidation.identity,
 ) -> consolidation.Consolidating:
     r"""Adds the gradient of a quadratic penalty, weighed by the Fisher information.
 
@@ -83,7 +86,7 @@ def fisher(
     inputs: Any,
     targets: Any,
     *,
-    weights=None,
+    weights: jax.typing.ArrayLike | None = None,
     chunk: int = 1,
 ) -> Any:
     r"""Diagonal of the Fisher information, or of the empirical one.

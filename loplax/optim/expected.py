@@ -1,11 +1,12 @@
 """Checks of what is handed to a transformation, before anything is computed."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import jax
 import jax.numpy as jnp
 
 from loplax import checks, sharding, spelling
+from loplax.units.groups import UnitGroup
 from loplax.units.paths import by_path
 
 
@@ -39,7 +40,9 @@ def alike(name: str, tree, like: Mapping[str, jax.Array]) -> dict[str, jax.Array
     return {path: named[path] for path in like}
 
 
-def activations(units, features: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+def activations(
+    units: Iterable[UnitGroup], features: Mapping[str, jax.Array] | None
+) -> dict[str, jax.Array]:
     """Checks the features of all groups.
 
     Returns:
@@ -78,12 +81,12 @@ def activations(units, features: Mapping[str, jax.Array]) -> dict[str, jax.Array
 
 
 def groups(
-    units,
+    units: Iterable[UnitGroup],
     *,
     replaced: bool = True,
     bias_transfer: bool = False,
     released: bool = False,
-) -> tuple:
+) -> tuple[UnitGroup, ...]:
     """Returns the groups as a tuple, checked as far as possible without parameters.
 
     Raises:

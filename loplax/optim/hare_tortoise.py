@@ -28,7 +28,7 @@ class HareTortoiseState(NamedTuple):
 def hare_tortoise(
     inner: optax.GradientTransformation,
     *,
-    momentum=0.999,
+    momentum: float | jax.Array = 0.999,
     period: int | jax.Array,
     reset_inner: bool = True,
 ) -> optax.GradientTransformationExtraArgs:

@@ -9,6 +9,12 @@ import numpy as np
 
 from loplax.optim import paths
 
+Initializer = Callable[..., jax.Array]
+"""``(key, shape, dtype) -> array``."""
+
+Initializers = Initializer | Mapping[str, Initializer] | None
+"""One for all parameters, one per path, or `DEFAULT`."""
+
 DEFAULT = jax.nn.initializers.he_uniform()
 
 

@@ -20,7 +20,7 @@ class L2InitState(NamedTuple):
     initial: optax.Params
 
 
-def l2_init(weight_decay) -> optax.GradientTransformationExtraArgs:
+def l2_init(weight_decay: float | jax.Array) -> optax.GradientTransformationExtraArgs:
     r"""Adds the gradient of the squared distance to the initial parameters.
 
     .. math::

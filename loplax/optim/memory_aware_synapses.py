@@ -10,7 +10,7 @@ from loplax.optim import consolidation, per_example
 
 
 def memory_aware_synapses(
-    strength, *, through: Callable = consolidation.identity
+    strength: float | jax.Array, *, through: Callable = consolidation.identity
 ) -> consolidation.Consolidating:
     r"""Adds the gradient of a quadratic penalty, weighed by the outputs' sensitivity.
 
@@ -56,7 +56,12 @@ def memory_aware_synapses(
 
 
 def sensitivity(
-    apply: Callable, params: Any, inputs: Any, *, weights=None, chunk: int = 1
+    apply: Callable,
+    params: Any,
+    inputs: Any,
+    *,
+    weights: jax.typing.ArrayLike | None = None,
+    chunk: int = 1,
 ) -> Any:
     r"""How much the squared norm of the outputs depends on each weight.
 

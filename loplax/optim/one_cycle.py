@@ -10,9 +10,9 @@ from loplax import checks
 def one_cycle(
     inner: optax.GradientTransformation,
     *,
-    pct_start=0.3,
-    div_factor=25.0,
-    final_div_factor=1e4,
+    pct_start: float | jax.Array = 0.3,
+    div_factor: float | jax.Array = 25.0,
+    final_div_factor: float | jax.Array = 1e4,
     argument: str = "progress",
 ) -> optax.GradientTransformationExtraArgs:
     r"""Wraps an optimiser so that its step size rises and falls once in a session.

@@ -9,7 +9,7 @@ from loplax.optim import expected, paths
 
 
 def parseval_regularization(
-    strength, *, scale=2.0
+    strength: float | jax.Array, *, scale: float | jax.Array = 2.0
 ) -> optax.GradientTransformationExtraArgs:
     r"""Adds the gradient of the distance of each weight matrix from orthogonality.
 

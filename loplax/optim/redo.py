@@ -1,20 +1,23 @@
 """ReDo: recycle dormant units."""
 
+from collections.abc import Iterable
+
 import jax
 import jax.numpy as jnp
 import optax
 
-from loplax.optim import dormant, utilities, wrapper
+from loplax.optim import dormant, initializers, utilities, wrapper
+from loplax.units.groups import UnitGroup
 
 
 def redo(
     inner: optax.GradientTransformation,
-    units,
+    units: Iterable[UnitGroup],
     *,
-    threshold=0.1,
+    threshold: float | jax.Array = 0.1,
     period: int | jax.Array = 1000,
-    decay_rate=0.0,
-    initializer=None,
+    decay_rate: float | jax.Array = 0.0,
+    initializer: initializers.Initializers = None,
     reset_inner: bool = True,
     key: jax.Array,
 ) -> optax.GradientTransformationExtraArgs:

@@ -1,19 +1,22 @@
 """ReGraMa: recycle units that learn nothing, as their gradients say."""
 
+from collections.abc import Iterable
+
 import jax
 import optax
 
-from loplax.optim import dormant, utilities, wrapper
+from loplax.optim import dormant, initializers, utilities, wrapper
+from loplax.units.groups import UnitGroup
 
 
 def regrama(
     inner: optax.GradientTransformation,
-    units,
+    units: Iterable[UnitGroup],
     *,
-    threshold=0.01,
+    threshold: float | jax.Array = 0.01,
     period: int | jax.Array = 1000,
-    decay_rate=0.0,
-    initializer=None,
+    decay_rate: float | jax.Array = 0.0,
+    initializer: initializers.Initializers = None,
     reset_inner: bool = True,
     key: jax.Array,
 ) -> optax.GradientTransformationExtraArgs:

@@ -55,12 +55,12 @@ class SelectiveWeightReinitializationState(NamedTuple):
 def selective_weight_reinitialization(
     inner: optax.GradientTransformation,
     *,
-    factor,
+    factor: float | jax.Array,
     period: int | jax.Array,
     utility: str = "gradient",
     pruning: str = "proportional",
-    decay_rate=0.0,
-    initializer=None,
+    decay_rate: float | jax.Array = 0.0,
+    initializer: initializers.Initializers = None,
     key: jax.Array,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Wraps an optimiser so that the least useful weights are drawn again.

@@ -1,5 +1,6 @@
 """Self-normalized resets: replace units that are silent for longer than usual."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import jax
@@ -7,7 +8,8 @@ import jax.numpy as jnp
 import optax
 
 from loplax import checks
-from loplax.optim import dormant, expected, wrapper
+from loplax.optim import dormant, expected, initializers, wrapper
+from loplax.units.groups import UnitGroup
 
 
 class FiringStatistics(NamedTuple):
@@ -28,12 +30,12 @@ class FiringStatistics(NamedTuple):
 
 def self_normalized_resets(
     inner: optax.GradientTransformation,
-    units,
+    units: Iterable[UnitGroup],
     *,
-    rejection_threshold=0.05,
-    initial_threshold=16,
+    rejection_threshold: float | jax.Array = 0.05,
+    initial_threshold: float | jax.Array = 16,
     period: int | jax.Array = 1000,
-    initializer=None,
+    initializer: initializers.Initializers = None,
     reset_inner: bool = True,
     key: jax.Array,
 ) -> optax.GradientTransformationExtraArgs:
@@ -109,7 +111,7 @@ def self_normalized_resets(
         return FiringStatistics(age, full(initial_threshold), full(0), full(0))
 
     def observe(group, old: FiringStatistics, step: wrapper.Step):
-        silent = True
+        silent: jax.Array | bool = True
         for name in group.features:
             resting = step.features[name] <= 0  # which NaN is not
             silent &= jnp.all(resting.reshape(-1, group.size), axis=0)

@@ -27,8 +27,8 @@ class ShrinkAndPerturbState(NamedTuple):
 def shrink_and_perturb(
     inner: optax.GradientTransformation,
     *,
-    shrink=1.0,
-    perturb_scale=0.0,
+    shrink: float | jax.Array = 1.0,
+    perturb_scale: float | jax.Array = 0.0,
     period: int | jax.Array = 1,
     key: jax.Array,
 ) -> optax.GradientTransformationExtraArgs:

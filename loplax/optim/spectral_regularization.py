@@ -22,7 +22,7 @@ class SpectralRegularizationState(NamedTuple):
 
 
 def spectral_regularization(
-    strength, *, exponent=2
+    strength: float | jax.Array, *, exponent: float | jax.Array = 2
 ) -> optax.GradientTransformationExtraArgs:
     r"""Adds the gradient of the spectral penalty.
 

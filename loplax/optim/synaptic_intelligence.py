@@ -30,8 +30,8 @@ class SynapticIntelligenceState(NamedTuple):
 def synaptic_intelligence(
     inner: optax.GradientTransformation,
     *,
-    strength,
-    xi=0.1,
+    strength: float | jax.Array,
+    xi: float | jax.Array = 0.1,
     through: Callable = consolidation.identity,
     path: Callable = consolidation.identity,
 ) -> consolidation.Consolidating:
@@ -92,7 +92,7 @@ def synaptic_intelligence(
       <https://arxiv.org/abs/2003.03533>`_, 2021, the authors' code.
     """
     checks.in_range("strength", strength)
-    checks.in_range("xi", xi, jnp.finfo(jnp.float32).tiny)
+    checks.in_range("xi", xi, float(jnp.finfo(jnp.float32).tiny))
     inner = optax.with_extra_args_support(inner)
     wide = paths.at_least_float32
     held = lambda param: through(wide(param))

@@ -27,9 +27,9 @@ class UpgdState(NamedTuple):
 def upgd(
     learning_rate: optax.ScalarOrSchedule,
     *,
-    noise_scale,
-    weight_decay=0.0,
-    decay_rate=0.9999,
+    noise_scale: float | jax.Array,
+    weight_decay: float | jax.Array = 0.0,
+    decay_rate: float | jax.Array = 0.9999,
     key: jax.Array,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Utility-based perturbed gradient descent.

@@ -31,6 +31,7 @@ Source: Dohare et al., "Loss of plasticity in deep continual learning", Nature 6
 """
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -64,7 +65,8 @@ def mean_magnitude(axes, size: int, weights: Mapping[str, jax.Array]) -> jax.Arr
     Returns:
       The means, float32 ``[size]``.
     """
-    total, count = 0.0, 0
+    total: Any = 0.0
+    count = 0
     for axis in axes:
         weight = weights[axis.path]
         total += axis.total(jnp.abs(weight.astype(jnp.float32)), size)
@@ -85,7 +87,8 @@ def mean_product(
     Returns:
       The means, float32 ``[size]``.
     """
-    total, count = 0.0, 0
+    total: Any = 0.0
+    count = 0
     for axis in group.outgoing:
         weight = weights[axis.path]
         magnitude = magnitudes[axis.feature or group.name]
@@ -140,7 +143,7 @@ def instantaneous(
             h = h - along(over_positions(jnp.mean, means[feature]), h)
         return jnp.mean(jnp.abs(h), axis=0)
 
-    value = 1.0
+    value: Any = 1.0
     if outgoing and activation:
         magnitudes = {feature: magnitude(feature) for feature in group.features}
         value = mean_product(group, weights, magnitudes)

@@ -20,7 +20,9 @@ class WassersteinRegularizationState(NamedTuple):
     initial: optax.Params
 
 
-def wasserstein_regularization(strength) -> optax.GradientTransformationExtraArgs:
+def wasserstein_regularization(
+    strength: float | jax.Array,
+) -> optax.GradientTransformationExtraArgs:
     r"""Adds the gradient of the distance from the initial distribution of weights.
 
     .. math::

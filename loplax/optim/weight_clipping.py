@@ -1,6 +1,6 @@
 """Weight clipping: keep all weights near the range of their initial values."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,10 @@ class WeightClippingState(NamedTuple):
 
 
 def weight_clipping(
-    inner: optax.GradientTransformation, bounds=None, *, kappa
+    inner: optax.GradientTransformation,
+    bounds: Any = None,
+    *,
+    kappa: float | jax.Array,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Wraps an optimiser so that no weight leaves the range of its tensor.
 

@@ -1,6 +1,6 @@
 """The skeleton of every wrapper that replaces units: all but their choice."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import optax
 
 from loplax import checks, precision
-from loplax.optim import expected, keys, paths, placement, replacement
+from loplax.optim import expected, initializers, keys, paths, placement, replacement
 from loplax.units import checks as unit_checks
+from loplax.units.groups import UnitGroup
 
 Array = jax.Array
 
@@ -98,10 +99,10 @@ class Method(NamedTuple):
 def replacing(
     method: Method,
     inner: optax.GradientTransformation,
-    units,
+    units: Iterable[UnitGroup],
     *,
     capacity: Callable[[int], int] = lambda size: size,
-    initializer,
+    initializer: initializers.Initializers,
     reset_inner: bool,
     bias_transfer: bool = False,
     release: float | Array | None = None,
@@ -149,7 +150,7 @@ def replacing(
         return dict(zip(names, (chosen, {}), strict=True))
 
     def choose(step, selections, params) -> replacement.Replacement:
-        draw = lambda key: {}
+        draw: Callable[[Array], dict[str, Array]] = lambda key: {}
         if not releases:
             draw = replacement.draw_weights(groups, params, initializer, bounds)
 
@@ -199,7 +200,7 @@ def replacing(
             )
         chosen = choose(step, selections, params)
         if bias_transfer:
-            means = {}
+            means: dict[str, Array] = {}
             for known in statistics.values():
                 means |= method.means(known)
             updates = replacement.transfer_means(

@@ -164,7 +164,7 @@ def observe(
       Those of `diagnostics.of_weights` and `diagnostics.of_features` for every part.
     """
     _, features = units.tap(problem.apply)(state.params, observations)
-    found = {}
+    found: dict[str, jax.Array] = {}
     for prefix, part in problem.parts.items():
         weights = part.params(state.params), part.params(state.initial)
         layers = [features[group.name] for group in part.groups]

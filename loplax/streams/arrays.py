@@ -9,7 +9,9 @@ import numpy as np
 NAMES = ("train_x", "train_y", "test_x", "test_y")
 
 
-def read(path: pathlib.Path) -> tuple[np.ndarray, ...]:
+def read(
+    path: pathlib.Path,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Reads an ``.npz`` file of examples, such as features of a pretrained network.
 
     Args:

@@ -103,7 +103,7 @@ def load(
     if str(name).endswith(".npz"):
         _check_sides(name, sides, None)
         found = arrays.read(pathlib.Path(data_dir or "", name).expanduser())
-        own = Dataset(*found, int(found[1].max()) + 1)
+        own = Dataset(*found, num_classes=int(found[1].max()) + 1)
         return _selected(own, train, test)
     checks.one_of("name", name, NAMES)
     if name == "digits":
@@ -136,14 +136,17 @@ def _check_sides(name: str, sides, known: tuple[int, int] | None) -> None:
 
 
 def _selected(data: Dataset, train, test) -> Dataset:
-    def some(select, images, labels):
+    def some(
+        select, images: np.ndarray, labels: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
         if select is None:
             return images, labels
         indices = records.chosen(select, {"label": labels})
         return images[indices], labels[indices]
 
-    found = some(train, *data[:2]), some(test, *data[2:4])
-    return Dataset(*found[0], *found[1], data.num_classes)
+    learned = some(train, data.train_images, data.train_labels)
+    tested = some(test, data.test_images, data.test_labels)
+    return Dataset(*learned, *tested, data.num_classes)
 
 
 def _digits() -> Dataset:

@@ -114,11 +114,12 @@ def weights(rules: Rehearsal, task: jax.Array, item: Minibatch) -> jax.Array:
     """
     parts = [item.counts & item.is_new, item.counts & ~item.is_new]
     sizes = [jnp.sum(part) for part in parts]
-    of_new = {
+    parts_of_new: dict[str, jax.Array | float] = {
         "examples": sizes[0] / jnp.maximum(sum(sizes), 1),
         "sessions": 1 / (task + 1),
         "fixed": 0.5,
-    }[rules.weighting]
+    }
+    of_new = parts_of_new[rules.weighting]
     new, old = rules.new_weight * of_new, (1 - rules.new_weight) * (1 - of_new)
     share = new / jnp.maximum(new + old, jnp.finfo(jnp.float32).tiny)
     share = jnp.where(sizes[1] == 0, 1.0, jnp.where(sizes[0] == 0, 0.0, share))

@@ -48,8 +48,8 @@ def arrays(
 
     def keep(place: int, record: Mapping) -> None:
         image = Image.open(io.BytesIO(record["image"]))
-        image = np.asarray(square(image, *sides) if sides else image)
-        images[place], labels[place] = image.reshape(shape), record["label"]
+        pixels = np.asarray(square(image, *sides) if sides else image)
+        images[place], labels[place] = pixels.reshape(shape), record["label"]
 
     # Pillow decodes without the GIL; small images take 1.4 times as long in threads.
     with futures.ThreadPoolExecutor() as pool:
@@ -101,7 +101,7 @@ def square(image, resize: int, crop: int):
 
 def _features(source, title: str) -> dict[str, np.ndarray]:
     """All features of all records but their images."""
-    found = {}
+    found: dict[str, list] = {}
     for _, batch in _batches(source, np.arange(len(source)), title):
         for name in batch[0].keys() - {"image"}:
             found.setdefault(name, []).extend(record[name] for record in batch)

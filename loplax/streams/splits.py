@@ -86,13 +86,13 @@ def class_incremental(
     if not 0 <= fixed <= counts.size:
         raise ValueError(f"fixed must be 0 to {counts.size} classes, got {fixed}.")
     session = jnp.repeat(jnp.arange(len(sizes)), np.array(sizes))
-    train, test = jnp.asarray(train), jnp.asarray(test)
+    of_train, of_test = jnp.asarray(train), jnp.asarray(test)
 
     def of(key):
         places = jax.random.permutation(key, np.arange(fixed, counts.size))
         place = jnp.concatenate([jnp.arange(fixed), places])
         of_class = session[place].astype(jnp.int32)
-        return of_class[train], of_class[test]
+        return of_class[of_train], of_class[of_test]
 
     ordered = np.sort(counts)
     smallest = min(int(ordered[:size].sum()) for size in sizes)

@@ -116,7 +116,8 @@ def learning_without_forgetting(
     checks.in_range("strength", strength)
 
     def penalty(state: TrainState, seen: Seen) -> jax.Array:
-        wanted = problem.network.predict(*state.memory[name], seen.inputs)
+        params, stats = state.memory[name]
+        wanted = problem.network.predict(params, stats, seen.inputs)
         old = problem.stream.old_classes(state.stream)
         apart = divergence(seen.outputs, wanted, old, temperature)
         return strength * learning.mean(problem, state, seen.item, apart)

@@ -95,11 +95,11 @@ def total(state: TrainState, held_out: base.HeldOut, of: Callable[..., Any]) -> 
     params, stats, stream = state.params, state.stats, state.stream
     counts = lambda i: jnp.any(held_out.batch(stream, i)[2] > 0)
     one_batch = lambda i: of(params, stats, *held_out.batch(stream, i))
-    add = lambda i, sums: jax.tree.map(jnp.add, sums, one_batch(order[i]))
 
     # Those with a weight first. A branch for each would copy what it needs.
     counted = jax.lax.map(counts, jnp.arange(held_out.batches))
     order = jnp.argsort(~counted, stable=True)
+    add = lambda i, sums: jax.tree.map(jnp.add, sums, one_batch(order[i]))
     shapes = jax.eval_shape(one_batch, 0)
     zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
     return jax.lax.fori_loop(0, jnp.sum(counted), add, zeros)
@@ -117,7 +117,7 @@ def test(problem: Problem, state: TrainState) -> dict[str, jax.Array]:
     """
     if problem.stream.test is None:
         return {}
-    found = {}
+    found: dict[str, jax.Array] = {}
     for name, weights in problem.evaluated.items():
         params, stats = weights(state)
         now = state._replace(params=params, stats=stats)

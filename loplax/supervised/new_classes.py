@@ -1,7 +1,7 @@
 """Output weights of new classes that start from the data of their session."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,7 @@ class Embedded(NamedTuple):
 
     sums: jax.Array
     counts: jax.Array
-    products: jax.Array | tuple[()] = ()
+    products: Any = ()
 
 
 def class_mean(problem: Problem) -> OnTask:

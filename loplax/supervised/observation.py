@@ -44,7 +44,7 @@ def observe(
 
       All are as `loplax.metrics` defines them.
     """
-    found = {}
+    found: dict[str, jax.Array] = {}
     for family in problem.observe:
         found |= FAMILIES[family](problem, state, step)
     return diagnostics.floats(found)

@@ -8,7 +8,7 @@ def opaque(book: ledger.Ledger, step: walk.Step, values: list[flow.Value]):
     name = f"{step.name} inside {step.custom}" if step.custom else step.name
     origin = max((value.origin for value in values), default=labels.CONST)
     origin = labels.DATA if origin > labels.NOISE else origin
-    taint = frozenset()
+    taint: frozenset[str] = frozenset()
     for value in values:
         book.drop_all(value.dims, f"{{}} enter {name}, which is not followed")
         book.drop_reduced(value, name)
@@ -76,12 +76,12 @@ def _outer(book, step, values, batched, kept) -> flow.Value:
     """The uncontracted axes of both operands: batch, left, right."""
     spread = []
     for k, value in enumerate(values):
-        parts = [[value.dims[i] for i in batched[k]], [], []]
+        parts = [tuple(value.dims[i] for i in batched[k])]
         for j in range(2):
             dims = [values[j].dims[i] for i in kept[j]]
             blank = labels.same(tuple(map(labels.length, dims)))
-            parts[j + 1] = dims if j == k else blank
-        spread.append(value._replace(dims=tuple(sum(map(list, parts), []))))
+            parts.append(tuple(dims) if j == k else blank)
+        spread.append(value._replace(dims=sum(parts, ())))
     return meet.combine(book, step.name, *spread)
 
 
@@ -265,7 +265,7 @@ def gather(book: ledger.Ledger, step: walk.Step, values: list[flow.Value]):
     book.drop_reduced(indices, step.name)
     axes = [i for i in whole if labels.length(operand.dims[i]) > 1]
     is_table = _is_weight(book, operand) and len(axes) == 1 and len(operand.dims) > 1
-    names = {}
+    names: dict[int, int] = {}
     if is_table and not step.custom:
         outputs, names = births(book, step, operand, axes)
         book.product(operand.param, outputs, step.name)

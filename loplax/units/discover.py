@@ -120,15 +120,14 @@ def analyse(closed: core.ClosedJaxpr, kept: int, params: Any) -> Findings:
     book = ledger.Ledger({path: s for path, s in known.items() if s is not None})
     values = []
     for path, var in itertools.zip_longest(known, closed.jaxpr.invars):
-        shape = tuple(var.aval.shape)
+        kind: Any = var.aval
+        shape = tuple(kind.shape)
         given = labels.VECTOR if len(shape) < 2 else labels.DATA
         origin = given if path is None else labels.CONST
         values.append(flow.Value(labels.free(shape), origin))
         if path in book.shapes:
             values[-1] = book.parameter(path)._replace(
-                number=np.zeros((), var.aval.dtype)
-                if max(shape, default=1) > 1
-                else None
+                number=np.zeros((), kind.dtype) if max(shape, default=1) > 1 else None
             )
     outputs = rules.follow(book, walk.flatten(closed, kept), values)
     returned = set()
@@ -168,7 +167,7 @@ def _conflict(book: ledger.Ledger, kinds: list[tuple]) -> bool:
 def _collect(book: ledger.Ledger, returned: set[int]) -> Findings:
     """Turns the ledger into named groups, and reasons for what is left out."""
     roots = sorted({book.root(label) for label in book.writers})
-    records = {root: [] for root in roots}
+    records: dict[int, list[ledger.Record]] = {root: [] for root in roots}
     for record in book.records:
         records[book.root(record.label)].append(record)
     reasons: dict[int, str] = {}
@@ -177,7 +176,9 @@ def _collect(book: ledger.Ledger, returned: set[int]) -> Findings:
     returned = {book.root(label) for label in returned}
     untracked = _untracked(book)
     names = _names([*map(book.title, roots), *untracked])
-    found, taps, left_out = [], {}, {}
+    found: list[groups.UnitGroup] = []
+    taps: dict[str, flow.Tap] = {}
+    left_out: dict[str, str] = {}
     for root in roots:
         name = names[book.title(root)]
         read = [record for record in records[root] if record.role == "outgoing"]
@@ -239,7 +240,8 @@ def _features(name: str, read: list[ledger.Record]) -> dict[tuple, str]:
 
 
 def _group(book: ledger.Ledger, name, root, records, keys) -> groups.UnitGroup:
-    fields = {"incoming": [], "biases": [], "scales": [], "outgoing": []}
+    roles = ("incoming", "biases", "scales", "outgoing")
+    fields: dict[str, list[groups.WeightAxis]] = {role: [] for role in roles}
     for record in records:
         bias = book.product_bias.get(record.matmul)
         shared = bias is not None and _conflict(book, list(book.uses[bias]))
@@ -252,8 +254,14 @@ def _group(book: ledger.Ledger, name, root, records, keys) -> groups.UnitGroup:
             fields[record.role].append(weights)
     parts = {role: tuple(weights) for role, weights in fields.items()}
     coupled, tied, blocks = _bonds(book, root)
-    bonds = {"coupled_by": coupled, "tied_to": tied, "blocks": blocks}
-    return groups.UnitGroup(name, book.size(root), **parts, **bonds)
+    return groups.UnitGroup(
+        name,
+        book.size(root),
+        **parts,
+        coupled_by=coupled,
+        tied_to=tied,
+        blocks=blocks,
+    )
 
 
 def _bonds(book: ledger.Ledger, root: int):

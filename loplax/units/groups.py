@@ -214,7 +214,7 @@ class UnitGroup(NamedTuple):
         return {axis.feature or self.name: axis.positions for axis in self.outgoing}
 
 
-class Units(tuple):
+class Units(tuple[UnitGroup, ...]):
     """The unit groups of a model, in the order in which it computes them.
 
     A tuple of ``UnitGroup``; printing it shows a table of the layers.
@@ -236,7 +236,7 @@ class Units(tuple):
 
     def __new__(
         cls, groups: Iterable[UnitGroup] = (), left_out: Mapping[str, str] | None = None
-    ):
+    ) -> "Units":
         """Makes a tuple of the groups."""
         units = super().__new__(cls, groups)
         units.left_out = dict(left_out or {})

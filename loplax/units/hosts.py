@@ -41,7 +41,7 @@ def split(model: Any) -> Model:
       Its parts.
     """
     # If flax was never imported, no model is an nnx module; units need no flax.
-    nnx = sys.modules.get("flax.nnx")
+    nnx: Any = sys.modules.get("flax.nnx")
     is_module = lambda node: nnx is not None and isinstance(node, nnx.Pytree)
     if any(map(is_module, jax.tree.leaves(model, is_leaf=is_module))):
         graph, params, rest = nnx.split(model, nnx.Param, ...)

@@ -7,7 +7,7 @@ parameter, or with several numbers per unit, wait for what becomes of them.
 
 import math
 
-from loplax.units import flow, labels, ledger, meet, walk
+from loplax.units import flow, groups, labels, ledger, meet, walk
 
 
 def scale(book: ledger.Ledger, step: walk.Step, plain, param) -> flow.Value:
@@ -22,7 +22,7 @@ def scale(book: ledger.Ledger, step: walk.Step, plain, param) -> flow.Value:
     Returns:
       The product.
     """
-    held: list = []
+    held: list[tuple[int, groups.WeightAxis]] = []
     touch = lambda label, weights: held.append((label, weights))
     result = meet.combine(book, step.name, plain, param, touch)
     result, path = book.without_axes(result), param.param

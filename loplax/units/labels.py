@@ -116,12 +116,8 @@ def tidy(factors) -> Segment:
     result: list[Factor] = []
     for factor in factors:
         last = result[-1] if result else None
-        joins = last is not None and last[1:] == (
-            factor.label,
-            factor.stride * (factor.size if factor.label >= 0 else 1),
-            factor.start,
-        )
-        if joins:
+        stride = factor.stride * (factor.size if factor.label >= 0 else 1)
+        if last is not None and last[1:] == (factor.label, stride, factor.start):
             result[-1] = factor._replace(size=last.size * factor.size)
         else:
             result.append(factor)
@@ -146,8 +142,13 @@ def match(a: Dim, b: Dim) -> list[list[tuple[Factor, Factor]]] | None:
     a, b = _cut(a, b), _cut(b, a)
     if [size(segment) for segment in a] != [size(segment) for segment in b]:
         return None
-    matched = [_refine(one, two) for one, two in zip(a, b, strict=True)]
-    return None if None in matched else matched
+    matched = []
+    for one, two in zip(a, b, strict=True):
+        pairs = _refine(one, two)
+        if pairs is None:
+            return None
+        matched.append(pairs)
+    return matched
 
 
 def _cut(dim: Dim, like: Dim) -> Dim:
@@ -191,10 +192,10 @@ def concatenate(dims: list[Dim]) -> Dim:
             result.append(segment)
             continue
         before = result.pop() if result and result[-1][0].label == FREE else None
-        loose = before is not None and len(before) == 1
-        if before is not None and not loose:
+        if before is not None and len(before) > 1:
             result.append(before)
-        total = size(segment) + (size(before) if loose else 0)
+            before = None
+        total = size(segment) + (0 if before is None else size(before))
         result.append((Factor(total, FREE),))
     return tuple(result)
 
@@ -223,7 +224,8 @@ def reshape(dims: tuple[Dim, ...], shape: tuple[int, ...]) -> tuple[Dim, ...]:
     source = [dim for dim in dims if length(dim) > 1]
     result: list[Dim] = []
     for sizes in _blocks([length(dim) for dim in source], shape):
-        taken, total = [], math.prod(sizes)
+        total = math.prod(sizes)
+        taken: list[Dim] = []
         while math.prod(map(length, taken)) < total:
             taken.append(source.pop(0))
         result.extend(_reshape_block(taken, sizes))
@@ -249,7 +251,7 @@ def _reshape_block(dims: list[Dim], sizes: list[int]) -> list[Dim]:
     if any(len(dim) > 1 for dim in dims):
         return list(free(tuple(sizes)))
     factors = [factor for dim in dims for factor in dim[0]]
-    result = []
+    result: list[Dim] = []
     for new in sizes:
         taken, rest = [], new
         while rest > 1:

@@ -64,7 +64,7 @@ class Ledger:
         self.reasons: dict[int, str] = {}
         self.uses: dict[str, dict[tuple, str]] = {}
         self.writers: dict[int, str] = {}
-        self.products: list[tuple[int, ...]] = []
+        self.products: list[tuple[int, ...] | None] = []
         self.product_bias: dict[int, str] = {}
         self._sizes: list[int] = []
         self._parents: list[int] = []
@@ -191,7 +191,7 @@ class Ledger:
         """Notes a use of a parameter; uses of the same kind count once."""
         self.uses.setdefault(path, {}).setdefault(kind, name)
 
-    def product(self, path: str, outputs: tuple[int, ...], name: str) -> int:
+    def product(self, path: str, outputs: tuple[int, ...] | None, name: str) -> int:
         """Numbers a matrix product of activations with a parameter."""
         self.products.append(outputs)
         self.use(path, ("weight", len(self.products)), name)

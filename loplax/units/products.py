@@ -1,6 +1,7 @@
 """Products and convolutions computed in ways that the analysis still recognises."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -134,39 +135,37 @@ def recognise(eqn: core.JaxprEqn) -> tuple[str, dict] | None:
 
     The name alone proves nothing, so the traced operations are compared.
     """
-    name, shapes = eqn.params.get("name", ""), [var.aval for var in eqn.invars]
+    name = eqn.params.get("name", "")
+    shapes: list[Any] = [var.aval for var in eqn.invars]
     if len(shapes) != 2:
         return None
-    function, found = None, None
+    function: Any = None
+    params: dict[str, Any] = {}
+    primitive, blocks = "", 1
     ranks = shapes[0].ndim, shapes[1].ndim
-    if name == sum_of_products.__name__ and ranks[0] >= 1 and ranks[1] == 2:
-        dimensions = (((ranks[0] - 1,), (0,)), ((), ()))
-        function = sum_of_products
-        found = "dot_general", {"dimension_numbers": dimensions}
+    if name == "sum_of_products" and ranks[0] >= 1 and ranks[1] == 2:
+        function, primitive = sum_of_products, "dot_general"
+        params = {"dimension_numbers": (((ranks[0] - 1,), (0,)), ((), ()))}
     words = name.split("_")
-    form, numbers, blocks = "_".join(words[:2]), words[2:], 1
+    form, numbers = "_".join(words[:2]), words[2:]
     digits = len(numbers) == 6 and all(map(str.isdigit, numbers))
     if ranks == (4, 4) and digits and _fits(form, *shapes):
         dimensions = jax.lax.ConvDimensionNumbers(
             lhs_spec=(0, 3, 1, 2), rhs_spec=(3, 2, 0, 1), out_spec=(0, 3, 1, 2)
         )
         blocks = shapes[0].shape[-1] if form == FORMS[1] else 1
-        numbers = tuple(map(int, numbers))
-        function = _convolution(form, numbers)
-        found = (
-            "conv_general_dilated",
-            {
-                "dimension_numbers": dimensions,
-                "padding": (numbers[2:4], numbers[4:6]),
-                "lhs_dilation": (1, 1),
-                "rhs_dilation": (1, 1),
-            },
-        )
+        sizes = tuple(map(int, numbers))
+        function, primitive = _convolution(form, sizes), "conv_general_dilated"
+        params = {
+            "dimension_numbers": dimensions,
+            "padding": (sizes[2:4], sizes[4:6]),
+            "lhs_dilation": (1, 1),
+            "rhs_dilation": (1, 1),
+        }
     if function is None:
         return None
     expected = jax.make_jaxpr(function.__wrapped__)(*shapes)
     if str(expected) != str(eqn.params["jaxpr"]):
         return None
-    primitive, params = found
     groups = {"feature_group_count": blocks, "batch_group_count": 1}
     return primitive, params | groups

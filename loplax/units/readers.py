@@ -52,15 +52,16 @@ def read(book: ledger.Ledger, reader: Reader, contracted) -> set[int]:
       The groups.
     """
     dims, name = reader.x.dims, reader.step.name
-    matched, found = {}, set()
+    matched: dict[int, list[list[Atom]]] = {}
+    found: set[int] = set()
     for axis, other in sorted(contracted):
         laid = labels.match(dims[axis], reader.weights.dims[other])
-        matched[axis] = laid and [[Atom(axis, *p) for p in pairs] for pairs in laid]
+        matched[axis] = [[Atom(axis, *p) for p in pairs] for pairs in laid or ()]
         if laid is None:
             book.drop_all((dims[axis],), f"{name} reads {{}} in an unknown order")
     for axis, segments in matched.items():
         start = 0
-        for own in segments or ():
+        for own in segments:
             units = book.units(((tuple(atom.here for atom in own),),))
             length = math.prod(atom.here.size for atom in own)
             if units:
@@ -125,7 +126,8 @@ def _places(book, record, own, atoms):
       order. ``None`` if parts of an axis of the weights are missing or mixed.
     """
     (unit,) = (atom for atom in own if atom.here.label in book.writers)
-    owner, along, varying = unit.there.label, {}, set()
+    owner, varying = unit.there.label, set()
+    along: dict[int, list[Atom]] = {}
     for atom in atoms:
         here, there = atom.here.label, atom.there.label
         if there == owner or (there != labels.SAME and here not in book.writers):
@@ -157,7 +159,9 @@ def _is_whole(parts: list[Atom], length: int) -> bool:
     return step == length
 
 
-def tap_of(reader: Reader, part, atoms, chosen, sizes) -> flow.Tap:
+def tap_of(
+    reader: Reader, part: tuple[int, int, int], atoms, chosen, sizes
+) -> flow.Tap:
     """Where and how to take the activation from the operand.
 
     Args:

@@ -11,7 +11,9 @@ from jax.extend import core
 from loplax.units import discover, flow, hosts, walk
 
 
-def tap(apply: Callable[..., Any], *, has_aux: bool = False) -> Callable[..., Any]:
+def tap(
+    apply: Callable[..., Any], *, has_aux: bool = False
+) -> Callable[..., tuple[Any, dict[str, jax.Array]]]:
     """Makes a model also return the activations of its hidden units.
 
     The activation of a group is the value that meets its outgoing weights, the one that
@@ -95,7 +97,8 @@ def _run(jaxpr: core.Jaxpr, consts, args, address, wanted):
     """
     values = dict(zip(jaxpr.constvars, consts, strict=True))
     values |= dict(zip(jaxpr.invars, args, strict=True))
-    kept, chunk = {}, []
+    kept: dict[tuple, Any] = {}
+    chunk: list[core.JaxprEqn] = []
     for index, eqn in enumerate(jaxpr.eqns):
         here = (*address, index)
         inside = [w for w in wanted if w[0][: len(here)] == here != w[0]]
@@ -132,7 +135,7 @@ def _run_chunk(jaxpr: core.Jaxpr, eqns, values) -> None:
 
 def _call(eqn: core.JaxprEqn, operands, address, wanted):
     """Runs a call whose inside is wanted; a checkpointed one stays checkpointed."""
-    inner = walk.sub_jaxpr(eqn)
+    inner: Any = walk.sub_jaxpr(eqn)
     consts = []
     if isinstance(inner, core.ClosedJaxpr):
         inner, consts = inner.jaxpr, inner.consts

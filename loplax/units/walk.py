@@ -114,8 +114,9 @@ class _Opener:
 
         def number(atom) -> int:
             if isinstance(atom, core.Literal):
-                value = np.asarray(atom.val, atom.aval.dtype)
-                return self.constant(atom.aval.shape, None if value.ndim else value)
+                kind: Any = atom.aval
+                value = np.asarray(atom.val, kind.dtype)
+                return self.constant(kind.shape, None if value.ndim else value)
             return known[atom]
 
         for index, eqn in enumerate(jaxpr.eqns):
