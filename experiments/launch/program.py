@@ -13,6 +13,9 @@ OVERWRITE = flags.DEFINE_bool("overwrite", False, "start anew if workdir has res
 DATA_DIR = flags.DEFINE_string(
     "data_dir", None, "folder of image data (default: that of tensorflow-datasets)"
 )
+SHARD = flags.DEFINE_string(
+    "shard", None, "the part of the runs to compute, such as 2/8, in WORKDIR/shards"
+)
 WRITE = flags.DEFINE_list(
     "write", [], "what else to write as the study runs: csv, tensorboard, wandb"
 )
@@ -46,12 +49,15 @@ def _run(argv: list[str], config, name: str, preset: str) -> None:
         _ = config.platform  # the file is read here, and may be missing
         # Heavy imports wait until then, so that errors and --help come at once.
         from experiments.launch import running, writers
+        from loplax.studies import shards
 
         if not gc.isenabled():
             gc.freeze()
             gc.enable()
-        workdir, overwrite = WORKDIR.value or f"runs/{name}", OVERWRITE.value
-        workdir = pathlib.Path(workdir)
+        workdir = pathlib.Path(WORKDIR.value or f"runs/{name}")
+        shard, overwrite = SHARD.value, OVERWRITE.value
+        part = None if shard is None else shards.check(shard)
+        folder = shards.folder(workdir, part)
         found = running.launch(
             name,
             config,
@@ -59,8 +65,15 @@ def _run(argv: list[str], config, name: str, preset: str) -> None:
             preset=preset,
             data_dir=DATA_DIR.value,
             overwrite=overwrite,
-            on_segment=[writers.make(each, workdir, overwrite) for each in WRITE.value],
+            shard=part,
+            on_segment=[writers.make(each, folder, overwrite) for each in WRITE.value],
         )
+        if part:
+            print("results:", folder)
+            print(
+                f"all shards: python -m experiments merge {workdir} {workdir}/shards/*"
+            )
+            return
         print(found.table())
         print("figures:", *found.save(workdir))
         print("results:", workdir)
