@@ -6,13 +6,14 @@ it has been replaced by more.
 """
 
 import collections
+import contextlib
 import os
 import pathlib
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from loplax.studies import checkpoints, identity, noting, pieces, storage
+from loplax.studies import checkpoints, identity, noting, pieces, shards, storage
 
 
 class _Worth(NamedTuple):
@@ -89,6 +90,26 @@ def merge(directory: str | os.PathLike, parts: Sequence[str | os.PathLike]) -> N
         _add(into, found)
         if note != before:
             storage.note_asked(folder, note)
+
+
+def gather(study: str | os.PathLike) -> None:
+    """Merges the shards of a study into its own directory, and deletes them.
+
+    Args:
+      study: the study's directory.
+
+    Raises:
+      ValueError: if one is in use, or of another study; see `merge`.
+      OSError: if a file cannot be written.
+    """
+    places = shards.every(pathlib.Path(study))
+    begun = [path for path in places if (path / "study.json").exists()]
+    if begun:
+        merge(study, begun)
+    for path in places:
+        storage.remove(path)
+    with contextlib.suppress(OSError):  # there is none, or it has something else
+        (pathlib.Path(study) / "shards").rmdir()
 
 
 def _read(folder: pathlib.Path) -> _Part:

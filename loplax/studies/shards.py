@@ -101,6 +101,13 @@ def every(study: pathlib.Path) -> list[pathlib.Path]:
     return sorted(path for path in found if _PLACE.fullmatch(path.name))
 
 
+def divide(study: str | os.PathLike, of: int) -> None:
+    """Divides a study, also one that was begun undivided: makes all directories."""
+    for number in range(1, of + 1):
+        place = pathlib.Path(study) / "shards" / f"{number}-of-{of}"
+        place.mkdir(parents=True, exist_ok=True)
+
+
 def blocks(counts: Mapping[str, int], runs_per_block: int) -> dict[str, np.ndarray]:
     """Number of the block of every run, on through all methods by their names.
 

@@ -155,6 +155,25 @@ def _delete(folder: pathlib.Path) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
+def remove(folder: pathlib.Path) -> None:
+    """Deletes the study in a directory, and the directory if nothing else is in it.
+
+    Args:
+      folder: the directory.
+
+    Raises:
+      ValueError: if another process works in it.
+    """
+    with locks.held(folder / ".lock", f"the study in {folder}"):
+        _delete(folder)
+        for place in (folder, folder / "results", folder / "states"):
+            files.clear_temporary(place)
+        (folder / "study.json").unlink(missing_ok=True)
+    for place in (folder / "results", folder / "states", folder):
+        with contextlib.suppress(OSError):  # somebody else's files are in it
+            place.rmdir()
+
+
 def _mark(folder: pathlib.Path, fixed: Mapping[str, Any], overwrite: bool) -> None:
     """Says in ``study.json`` whose the directory is, unless it is said already."""
     path = folder / "study.json"
