@@ -177,3 +177,44 @@ def test_damaged_files_are_left_out(tmp_path, parts, whole, contents):
     xarray.testing.assert_equal(
         study(tmp_path / "out", runs_per_block=4).sortby("arm"), whole.sortby("arm")
     )
+
+
+def test_another_number_of_shards_goes_on_with_what_was_gathered(tmp_path, whole):
+    """Each begins with what the others have; in the end no shards are left."""
+    how = {"runs_per_block": 4, "checkpoint_seconds": 0}
+    shards.divide(tmp_path, 2)
+    study(tmp_path, shard=(1, 2), **how)
+    with pytest.raises(RuntimeError, match="crash"):
+        study(tmp_path, shard=(2, 2), **how, **stop_after(9, crash))
+    merging.gather(tmp_path)
+    assert not (tmp_path / "shards").exists()
+    shards.divide(tmp_path, 3)
+    told = []
+    for place in shards.every(tmp_path):
+        merging.merge(place, [tmp_path])
+    for number in (1, 2, 3):
+        study(tmp_path, shard=(number, 3), **how, on_segment=[told.append])
+    assert [each.step for each in told] == [160.0, 200.0, 240.0]
+    merging.gather(tmp_path)
+    assert not (tmp_path / "shards").exists()
+    toys.equal(results.load(tmp_path), whole)
+
+
+def test_gathering_leaves_what_is_not_the_studys(tmp_path, plain):
+    study(tmp_path, shard=(1, 1))
+    notes = tmp_path / "shards" / "1-of-1" / "notes.txt"
+    notes.write_text("precious")
+    merging.gather(tmp_path)
+    assert list((tmp_path / "shards").rglob("*.*")) == [notes]
+    toys.equal(results.load(tmp_path), plain[0])
+
+
+def test_a_shard_in_use_is_not_deleted(tmp_path):
+    study(tmp_path, shard=(1, 1))
+    place = tmp_path / "shards" / "1-of-1"
+    with (
+        locks.held(place / ".lock", "it"),
+        pytest.raises(ValueError, match="in use by process"),
+    ):
+        merging.gather(tmp_path)
+    assert list((place / "results").iterdir())
