@@ -1,8 +1,9 @@
-"""Work directories of studies: list them, compare them, export them.
+"""Work directories of studies: list, compare, export, merge them.
 
 python -m experiments list [FOLDER]          (default: runs)
 python -m experiments compare A B [...]
 python -m experiments export A --format=csv  (or nc, json; to standard output)
+python -m experiments merge OUT A [...]      (runs of one study, such as its shards)
 """
 
 import argparse
@@ -34,6 +35,10 @@ def main(argv: list[str] | None = None) -> None:
     exporting.add_argument("workdir")
     exporting.add_argument("--format", choices=("csv", "json", "nc"), default="csv")
     exporting.set_defaults(run=_export)
+    merging = commands.add_parser("merge", help="runs of one study in one directory")
+    merging.add_argument("out", help="where they go; it may have some already")
+    merging.add_argument("workdirs", nargs="+", help="they stay as they are")
+    merging.set_defaults(run=_merge)
     arguments = parser.parse_args(argv)
 
     from experiments.launch import command_line
@@ -43,20 +48,32 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _list(arguments) -> None:
-    from experiments.figures import words
-    from loplax.studies import results
-
     folder = pathlib.Path(arguments.folder)
     found = [path.parent for path in sorted(folder.glob("**/study.json"))]
     if not found:
         raise ValueError(f"there is no study in {folder}")
     for path in found:
-        dataset = results.load(path)
-        config = json.loads(dataset.attrs["config"])
-        arms = ", ".join(dataset["arm"].values)
-        problem = config.get("problem", "another problem")
-        print(f"{path}: {problem}, {dataset.sizes['seed']} seeds, ", end="")
-        print(f"{100 * words.done(dataset):.0f}% done: {arms}")
+        print(_line(path))
+
+
+def _line(path: pathlib.Path) -> str:
+    """What a study is, and how far."""
+    from experiments.figures import words
+    from loplax.studies import results
+
+    dataset = results.load(path)
+    config = json.loads(dataset.attrs["config"])
+    arms = ", ".join(dataset["arm"].values)
+    problem = config.get("problem", "another problem")
+    share = int(100 * words.done(dataset))
+    return f"{path}: {problem}, {dataset.sizes['seed']} seeds, {share}% done: {arms}"
+
+
+def _merge(arguments) -> None:
+    from loplax.studies import merging
+
+    merging.merge(arguments.out, arguments.workdirs)
+    print(_line(pathlib.Path(arguments.out)))
 
 
 def _outcome(workdirs: list[str]):

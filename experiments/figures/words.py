@@ -140,7 +140,8 @@ def of_sweep(dataset: xarray.Dataset) -> str:
 def done(dataset: xarray.Dataset) -> float:
     """The share of the bins that were asked for that is there."""
     asked = dataset["bins_asked"]
-    return float(np.minimum(dataset["bins_done"], asked).sum() / asked.sum())
+    there = np.minimum(dataset["bins_done"], asked)
+    return float(there.sum() / asked.sum()) if asked.any() else 1.0
 
 
 def missing(dataset: xarray.Dataset) -> list[str]:

@@ -21,7 +21,7 @@ def devices(platform: str) -> list[jax.Device]:
         before, its devices stay as they are.
 
     Returns:
-      The devices.
+      The devices of this process.
 
     Raises:
       ValueError: if the platform is unknown or not there.
@@ -37,7 +37,7 @@ def devices(platform: str) -> list[jax.Device]:
     if platform != "auto":
         jax.config.update("jax_platforms", {"gpu": "cuda"}.get(platform, platform))
     try:
-        return jax.devices(None if platform == "auto" else platform)
+        return jax.local_devices(backend=None if platform == "auto" else platform)
     except (RuntimeError, AssertionError) as error:  # jax asserts there is a default
         reason = (str(error) or "jax has no such device").splitlines()[0]
         raise ValueError(f"platform {platform!r} is not there: {reason}") from error

@@ -2,7 +2,6 @@
 
 import json
 import os
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,7 +14,7 @@ from experiments.methods import composing, settings
 from experiments.methods.table import PLUGINS
 from experiments.studies import learning
 from loplax import spelling
-from loplax.studies import checkpoints, sweep
+from loplax.studies import checkpoints, shards, sweep
 
 # How a study runs, which changes none of its numbers.
 HOW = (
@@ -39,6 +38,7 @@ def run(
     workdir: str | os.PathLike | None = None,
     data_dir: str | os.PathLike | None = None,
     overwrite: bool = False,
+    shard: str | Sequence[int] | None = None,
     progress: bool = True,
     on_segment: Sequence = (),
     **changes: Any,
@@ -55,6 +55,8 @@ def run(
       workdir: directory of the study; without one all stays in memory.
       data_dir: folder of image data; by default that of tensorflow-datasets.
       overwrite: whether to start anew if ``workdir`` holds a study.
+      shard: ``"2/8"`` computes only the second of eight parts of the runs, in
+        ``workdir/shards/2-of-8``; see `loplax.studies.merging.merge`.
       progress: whether to show a progress bar.
       on_segment: what to call after every segment; see `loplax.studies.sweep.run`.
       **changes: other settings, nested ones as ``{"stream": {"period": 100}}`` or by
@@ -91,6 +93,7 @@ def run(
         preset=preset or problems.default_preset(problem),
         data_dir=data_dir,
         overwrite=overwrite,
+        shard=shard,
         progress=progress,
         on_segment=on_segment,
     )
@@ -131,6 +134,7 @@ def launch(
     preset: str,
     data_dir: str | os.PathLike | None = None,
     overwrite: bool = False,
+    shard: str | Sequence[int] | None = None,
     progress: bool = True,
     on_segment: Sequence = (),
 ) -> outcome.Outcome:
@@ -143,6 +147,7 @@ def launch(
       preset: name of the preset that the configuration began as.
       data_dir: folder of image data.
       overwrite: whether to start anew.
+      shard: which part of the runs, if it is one.
       progress: whether to show a progress bar.
       on_segment: what to call after every segment.
 
@@ -157,10 +162,12 @@ def launch(
         raise ValueError(f"methods must differ, got {methods}.")
     if not 0 <= config.seed < 2**32:
         raise ValueError(f"seed must be in [0, 2**32), got {config.seed}.")
+    part = None if shard is None else shards.check(shard)
+    folder = None if workdir is None else shards.folder(workdir, part)
     found = devices.devices(config.platform)
     study = problems.part(problem, "study").make(config, data_dir)
-    if workdir is not None and not overwrite:
-        states = map(checkpoints.bin_of, checkpoints.of_units(pathlib.Path(workdir)))
+    if folder and not overwrite:
+        states = map(checkpoints.bin_of, checkpoints.of_units(folder))
         study = study._replace(kept=tuple(bins for bins in states if bins < study.bins))
     number, bins = study.segments
     configs = problems.part(problem, "config")
@@ -182,6 +189,7 @@ def launch(
         defaults=fixed(usual, study),
         runs_per_block=config.runs_per_block or study.runs_per_block[on_cpu],
         devices=found,
+        shard=part,
         compiler_options=devices.compiler_options(found[0]),
         checkpoint_seconds=config.checkpoint_seconds,
         keep_states=config.keep_states,
@@ -192,7 +200,7 @@ def launch(
     )
     if preset:
         dataset.attrs["preset"] = preset
-    return outcome.Outcome(dataset, problem, workdir)
+    return outcome.Outcome(dataset, problem, folder)
 
 
 def fixed(config, study) -> dict[str, Any]:

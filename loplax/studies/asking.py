@@ -1,17 +1,29 @@
 """What a call asks a study for: which runs of which methods, how far."""
 
+import collections
 import itertools
 import json
 import math
 import pathlib
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import xarray
 
-from loplax.studies import border, compiling, identity, pieces, results, runs, storage
+from loplax.studies import (
+    border,
+    compiling,
+    identity,
+    noting,
+    pieces,
+    results,
+    runs,
+    shards,
+    storage,
+)
 
 
 class Target(NamedTuple):
@@ -32,7 +44,9 @@ class Asked(NamedTuple):
     """What a call asks for.
 
     Attributes:
-      every: the runs of every method.
+      every: the runs of every method, of a shard its part of them.
+      arms: identity, method and numbers of each arm of the whole study.
+      shard: which part of the study it is; None if it is all of it.
       settings: for every swept hyper-parameter its values.
       fixed: the fixed part of the study: ``config``, ``data``, ``key``, as JSON values.
       defaults: the defaults of its config.
@@ -44,6 +58,8 @@ class Asked(NamedTuple):
     """
 
     every: dict[str, runs.Runs]
+    arms: list[tuple[str, str, dict[str, float]]]
+    shard: shards.Shard | None
     settings: dict[str, list[float]]
     fixed: dict[str, Any]
     defaults: dict[str, Any]
@@ -58,14 +74,17 @@ class Asked(NamedTuple):
         """Examples that a run is to see."""
         return math.prod(self.segments)
 
-    def arms(self) -> list[tuple[str, str, dict[str, float]]]:
-        """Identity, method and numbers of each arm."""
-        found = []
-        for method, each in self.every.items():
-            for i in range(0, each.seeds.size, self.num_seeds):
-                hparams = {name: float(x[i]) for name, x in each.hparams.items()}
-                found.append((each.names[i][0], method, hparams))
-        return found
+    def counts(self) -> dict[str, int]:
+        """How many runs every method has in the whole study."""
+        arms = collections.Counter(method for _, method, _ in self.arms)
+        return {method: number * self.num_seeds for method, number in arms.items()}
+
+    def rows_of_all(self) -> dict[str, int]:
+        """The rows with which all of it goes on: blocks are as large as a shard's."""
+        if self.shard is None:
+            return self.rows
+        counts = self.counts().items()
+        return {name: runs.layout(count, *self.grouping) for name, count in counts}
 
 
 def check(
@@ -80,6 +99,7 @@ def check(
     num_segments: int,
     steps_per_segment: int,
     grouping: tuple[int, int],
+    shard: shards.Shard | None,
     stored: bool,
 ) -> Asked:
     """Checks what a call asks for; see `sweep.run`.
@@ -103,12 +123,43 @@ def check(
         "data": identity.digest(data) if stored else "",
         "key": [str(jax.random.key_impl(key)), jax.random.key_data(key).tolist()],
     }
-    every, first = {}, 0
+    every, arms = {}, []
     for name, method in methods.items():
-        every[name] = _enumerate(name, method, settings, num_seeds, fixed, first)
-        first += every[name].seeds.size // num_seeds
+        each = _enumerate(name, method, settings, num_seeds, fixed, len(arms))
+        every[name] = each
+        arms += _arms(each, num_seeds)
     defaults = identity.plain("defaults", defaults)
-    return Asked(every, settings, fixed, defaults, num_seeds, segments, grouping, {})
+    asked = Asked(
+        every, arms, shard, settings, fixed, defaults, num_seeds, segments, grouping, {}
+    )
+    return _part(asked) if shard else asked
+
+
+def _arms(
+    each: runs.Runs, num_seeds: int
+) -> Iterator[tuple[str, str, dict[str, float]]]:
+    """Identity, method and numbers of each arm of a method."""
+    for i in range(0, each.seeds.size, num_seeds):
+        hparams = {name: float(x[i]) for name, x in each.hparams.items()}
+        yield each.names[i][0], each.about.method, hparams
+
+
+def _part(asked: Asked) -> Asked:
+    """What of it a shard computes: every n-th block."""
+    number, of = asked.shard
+    blocks = shards.blocks(asked.counts(), asked.grouping[1])
+    every = {
+        name: each.take(np.flatnonzero(blocks[name] % of == number - 1))
+        for name, each in asked.every.items()
+    }
+    if not any(each.names for each in every.values()):
+        total = sum(np.unique(some).size for some in blocks.values())
+        warnings.warn(
+            f"shard {number}/{of} has nothing to compute: the study has {total} blocks "
+            f"of at most {asked.grouping[1]} runs (runs_per_block)",
+            stacklevel=4,
+        )
+    return asked._replace(every=every)
 
 
 def _enumerate(
@@ -164,15 +215,20 @@ def trace(
     best = pieces.chains(known, defaults)
     per_bin = next((p.group.about.steps_per_bin for p in known.values()), math.nan)
     need = asked.steps / per_bin
-    rows, traced = _noted_rows(asked, folder), {}
+    rows = {}
+    if folder and not asked.shard:  # how the same call grouped its runs at first
+        rows = noting.rows(asked, storage.last_asked(folder))
+    traced = {}
     for name, each in asked.every.items():
         _check_choices(each, known)
         reach = [best[run].reach if run in best else 0 for run in each.names]
         left = sum(not (need.is_integer() and bins >= need) for bins in reach)
         if left:
-            rows.setdefault(name, runs.layout(left, *asked.grouping))
+            rows.setdefault(name, _rows(asked, name, left))
             traced[name] = programs.trace(each, rows[name])
             _check_metrics(name, traced[name], known)
+    if not traced and math.isnan(per_bin):  # a shard without runs, the first time
+        traced = {name: programs.shapes(each) for name, each in asked.every.items()}
     target = _target(asked, traced, per_bin)
     every = {
         name: each._replace(
@@ -185,6 +241,15 @@ def trace(
         raise ValueError(f"methods have different subsets: {sorted(subsets)}")
     asked = asked._replace(every=every, rows=rows, target=target)
     return asked, _empty(asked, known, traced)
+
+
+def _rows(asked: Asked, name: str, left: int) -> int:
+    """How many runs of a method to compute together, where no call has noted it."""
+    if asked.shard is None:
+        return runs.layout(left, *asked.grouping)
+    # Not of what is left: blocks are to be as large as in the undivided study.
+    here = len(asked.every[name].names)
+    return runs.layout(asked.counts()[name], *asked.grouping, here)
 
 
 def _target(asked: Asked, traced: Mapping[str, runs.Program], per_bin: float) -> Target:
@@ -251,7 +316,7 @@ def _empty(
             kinds[name] = (np.promote_types(before, dtype), len(shape.shape) > 1)
     for name in kinds:
         border.variable("metric", name)
-    arms = asked.arms()
+    arms = asked.arms
     used = {
         name: [hparams.get(name, math.nan) for _, _, hparams in arms]
         for name in sorted(asked.settings)
@@ -267,58 +332,3 @@ def _empty(
     )
     dataset.attrs["config"] = json.dumps(asked.fixed["config"], sort_keys=True)
     return dataset
-
-
-def note(
-    asked: Asked, dataset: xarray.Dataset, before: Mapping[str, Any]
-) -> dict[str, Any]:
-    """What to note of what is asked for, after what was noted before, as JSON values.
-
-    ``order`` are the arms as they were first asked for, ``requests`` what calls asked
-    for, ``[arms, seeds, bins]``, but those of which others ask for all.
-    """
-    arms = [name for name, *_ in asked.arms()]
-    request = [arms, asked.num_seeds, asked.target.bins]
-    requests = [r for r in before.get("requests", ()) if not _covers(request, r)]
-    if not any(_covers(earlier, request) for earlier in requests):
-        requests.append(request)
-    own = [name for name in dataset.data_vars if "bin" in dataset[name].dims]
-    return _request(asked) | {
-        "order": list(dict.fromkeys([*before.get("order", ()), *arms])),
-        "requests": requests,
-        "rows": asked.rows,
-        "defaults": {name: each.about.defaults for name, each in asked.every.items()},
-        "swept": list(asked.settings),
-        "metrics": {
-            n: [dataset[n].dtype.str, "subset" in dataset[n].dims] for n in own
-        },
-        "subsets": dataset["subset"].values.tolist() if "subset" in dataset else [],
-        "bins": asked.target.bins,
-        "steps_per_bin": asked.target.steps_per_bin,
-        "config": asked.fixed["config"],
-    }
-
-
-def _covers(one: Sequence[Any], other: Sequence[Any]) -> bool:
-    """Whether all that a request asks for is asked for by another one too."""
-    return set(one[0]) >= set(other[0]) and one[1] >= other[1] and one[2] >= other[2]
-
-
-def _request(asked: Asked) -> dict[str, Any]:
-    """What two calls have in common that ask for the same, in the same groups."""
-    return {
-        "arms": asked.arms(),
-        "num_seeds": asked.num_seeds,
-        "steps": asked.steps,
-        "grouping": asked.grouping,
-    }
-
-
-def _noted_rows(asked: Asked, folder: pathlib.Path | None) -> dict[str, int]:
-    """How the same call grouped its runs when it began: that must not change."""
-    noted = storage.last_asked(folder) if folder else {}
-    new = _request(asked)
-    old = {name: noted.get(name) for name in new}
-    for request in (old, new):
-        request["arms"] = sorted(name for name, *_ in request["arms"] or ())
-    return dict(noted["rows"]) if identity.text(old) == identity.text(new) else {}

@@ -50,6 +50,10 @@ class Programs:
             )
         return self._traced[place]
 
+    def shapes(self, each: runs.Runs) -> runs.Program:
+        """The program of a method for one run, which is not compiled."""
+        return runs.trace(each, 1, *self._how)
+
     def ready(self, each: runs.Runs, rows: int) -> bool:
         """Whether a program that was traced is compiled."""
         return self._compiled[each.about.method, rows].done()

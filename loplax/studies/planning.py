@@ -63,7 +63,7 @@ def jobs(
             for i, run in enumerate(each.names)
             if i not in taken and _reach(best, run) < asked.target.bins
         ]
-        rows = rows_for(asked, name, len(left))
+        rows = asked.rows.get(name) or rows_for(asked, name, len(left))
         begin = (left[i : i + rows] for i in range(0, len(left), rows or 1))
         own += [Job(each, np.array(ids), rows) for ids in begin]
         if own:

@@ -6,13 +6,13 @@ import json
 import os
 import pathlib
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import xarray
 
-from loplax.studies import pieces, storage
+from loplax.studies import noting, pieces, storage
 
 _DIMS = ("arm", "seed", "bin", "subset")
 _OWN_COORDS = (*_DIMS, "run", "method", "step")
@@ -168,6 +168,19 @@ def forget(
     dataset["bins_done"].values[where] = first_bin
 
 
+def ask_for(dataset: xarray.Dataset, cells: Iterable[tuple[int, int]]) -> None:
+    """Enters into results, in place, that only some of their runs were asked for.
+
+    Args:
+      dataset: the results.
+      cells: indices of arm and seed of these.
+    """
+    bins = np.zeros_like(dataset["bins_asked"].values)
+    for cell in cells:
+        bins[cell] = dataset.sizes["bin"]
+    dataset["bins_asked"].values[:] = bins
+
+
 def load(directory: str | os.PathLike) -> xarray.Dataset:
     """Reads the results of a study, finished or still running.
 
@@ -264,8 +277,9 @@ def _together(
 def _wanted(requests: Sequence[Sequence[Any]]) -> dict[pieces.Run, int]:
     """How many bins of a run were asked for, of those that were."""
     found = collections.defaultdict(int)
-    for names, num_seeds, bins in requests:
-        for run in itertools.product(names, range(num_seeds)):
+    for request in requests:
+        names, _, bins = request
+        for run in itertools.product(names, noting.seeds(request)):
             found[run] = max(found[run], bins)
     return found
 

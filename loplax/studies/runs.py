@@ -33,6 +33,15 @@ class Runs(NamedTuple):
     arms: np.ndarray
     names: list[pieces.Run]
 
+    def take(self, ids: np.ndarray) -> "Runs":
+        """Some of the runs."""
+        return self._replace(
+            hparams={name: values[ids] for name, values in self.hparams.items()},
+            seeds=self.seeds[ids],
+            arms=self.arms[ids],
+            names=[self.names[i] for i in ids],
+        )
+
     def group(self, ids: np.ndarray, unit: int) -> pieces.Group:
         """Some runs as they are written, under the number of a unit."""
         hparams = {name: values[ids] for name, values in self.hparams.items()}
@@ -71,24 +80,31 @@ class Program(NamedTuple):
         return next(iter(self.metrics.values())).shape[0]
 
 
-def layout(count: int, num_devices: int, runs_per_block: int) -> int:
+def layout(
+    count: int, num_devices: int, runs_per_block: int, part: int | None = None
+) -> int:
     """Divides runs into equal units of one block per device; few rows are in vain.
 
     Args:
       count: number of runs.
       num_devices: number of devices.
       runs_per_block: most runs in a block.
+      part: how many of the runs there are here; the blocks stay those of all runs.
 
     Returns:
-      The rows of a unit; with fewer runs than devices, some of these are not used.
+      The rows of a unit; with fewer blocks than devices, some of these are not used.
 
     Example:
       >>> layout(100, num_devices=2, runs_per_block=32)
       50
+      >>> layout(100, num_devices=2, runs_per_block=32, part=20)
+      25
     """
     num_devices = min(num_devices, count)
     units = -(-count // (num_devices * runs_per_block))
     per_device = -(-count // (units * num_devices))
+    if part is not None:
+        num_devices = min(num_devices, -(-part // per_device))
     return num_devices * per_device
 
 

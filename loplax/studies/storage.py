@@ -47,14 +47,14 @@ def look(
     """
     _check_writable(folder)
     found, damaged = pieces.read_all(folder, known or {})
-    stored = _stored(folder, found)
-    if stored is None:
+    before = stored(folder, found)
+    if before is None:
         _check_free(folder)
-    if stored is None or overwrite:
+    if before is None or overwrite:
         return {}, {}
     old, new = (
         study | {"config": identity.with_defaults(study["config"], defaults)}
-        for study in (stored, dict(fixed))
+        for study in (before, dict(fixed))
     )
     changed = "; ".join(identity.differences(old, new))
     if changed:
@@ -76,10 +76,18 @@ def _check_writable(folder: pathlib.Path) -> None:
         raise ValueError(f"cannot write to {folder}: {error.strerror}") from error
 
 
-def _stored(
+def stored(
     folder: pathlib.Path, found: Mapping[str, pieces.Piece]
 ) -> dict[str, Any] | None:
-    """The fixed part of the study that is there, by its mark or by what it computed."""
+    """The fixed part of the study that is there, by its mark or by what it computed.
+
+    Args:
+      folder: its directory.
+      found: its pieces.
+
+    Returns:
+      The fixed part; None if no study is there.
+    """
     with contextlib.suppress(FileNotFoundError, ValueError):
         return files.read_sealed(folder / "study.json")["fixed"]
     return next((dict(piece.group.about.study) for piece in found.values()), None)
@@ -147,6 +155,25 @@ def _delete(folder: pathlib.Path) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
+def remove(folder: pathlib.Path) -> None:
+    """Deletes the study in a directory, and the directory if nothing else is in it.
+
+    Args:
+      folder: the directory.
+
+    Raises:
+      ValueError: if another process works in it.
+    """
+    with locks.held(folder / ".lock", f"the study in {folder}"):
+        _delete(folder)
+        for place in (folder, folder / "results", folder / "states"):
+            files.clear_temporary(place)
+        (folder / "study.json").unlink(missing_ok=True)
+    for place in (folder / "results", folder / "states", folder):
+        with contextlib.suppress(OSError):  # somebody else's files are in it
+            place.rmdir()
+
+
 def _mark(folder: pathlib.Path, fixed: Mapping[str, Any], overwrite: bool) -> None:
     """Says in ``study.json`` whose the directory is, unless it is said already."""
     path = folder / "study.json"
@@ -161,21 +188,40 @@ def _mark(folder: pathlib.Path, fixed: Mapping[str, Any], overwrite: bool) -> No
         files.write_sealed(path, {"kind": "a study of loplax", "fixed": dict(fixed)})
 
 
-def _compare_versions(folder: pathlib.Path, versions: Mapping[str, Any]) -> None:
+def versions(folder: pathlib.Path) -> dict[str, Any]:
+    """What a study began on; nothing if that is not known.
+
+    Args:
+      folder: its directory.
+
+    Returns:
+      The versions by name.
+
+    Raises:
+      ValueError: if the file is damaged.
+    """
+    path = folder / "versions.json"
+    try:
+        return dict(json.loads(path.read_bytes()))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, TypeError) as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+
+
+def _compare_versions(folder: pathlib.Path, now: Mapping[str, Any]) -> None:
     """Warns if the study began on other versions; notes them if it is not known."""
     path = folder / "versions.json"
     try:
-        before = dict(json.loads(path.read_bytes()))
-    except FileNotFoundError:
-        before = {}
-    except (OSError, ValueError, TypeError) as error:
+        before = versions(folder)
+    except ValueError as error:
         files.set_aside(folder, path, str(error))
         before = {}
     if not before:
-        text = json.dumps(versions, indent=2) + "\n"
+        text = json.dumps(now, indent=2) + "\n"
         files.write(path, lambda file: file.write(text.encode()))
         return
-    changed = "; ".join(identity.differences(before, dict(versions)))
+    changed = "; ".join(identity.differences(before, dict(now)))
     if changed:
         warnings.warn(
             f"the study began on other versions, numbers may differ in rounding: "

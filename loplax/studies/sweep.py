@@ -5,7 +5,6 @@ import functools
 import importlib.metadata
 import itertools
 import os
-import pathlib
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -18,9 +17,11 @@ from loplax.studies import (
     border,
     compiling,
     loop,
+    noting,
     pieces,
     planning,
     results,
+    shards,
     storage,
     watching,
 )
@@ -78,6 +79,7 @@ def run(
     runs_per_block: int = 32,
     devices: Sequence[jax.Device] | None = None,
     compiler_options: Mapping[str, Any] | None = None,
+    shard: tuple[int, int] | None = None,
     checkpoint_seconds: float = 60.0,
     keep_states: bool = False,
     overwrite: bool = False,
@@ -123,6 +125,10 @@ def run(
         its end before the next begins, so that memory does not grow with the runs.
       devices: devices among which the runs are divided; all by default.
       compiler_options: options for the compiler (XLA's flags), by name.
+      shard: ``(i, n)`` computes only the i-th of n parts of the runs, in the directory
+        ``shards/i-of-n`` below the study's; `merging.merge` puts the parts together.
+        They are whole blocks, so that the numbers are those of the undivided study on
+        as many devices as a shard has.
       checkpoint_seconds: least time between two writes of results and states.
       keep_states: whether the last state of every run stays, to go on from.
       overwrite: delete the study in the directory and start anew.
@@ -159,7 +165,8 @@ def run(
     seconds = border.number("checkpoint_seconds", checkpoint_seconds)
     if seconds < 0:
         raise ValueError(f"checkpoint_seconds is {seconds}; it must be >= 0")
-    folder = None if directory is None else pathlib.Path(directory)
+    part = None if shard is None else shards.check(shard)
+    folder = None if directory is None else shards.folder(directory, part)
     asked = asking.check(
         methods,
         settings or {},
@@ -171,6 +178,7 @@ def run(
         num_segments=num_segments,
         steps_per_segment=steps_per_segment,
         grouping=(len(devices), border.whole("runs_per_block", runs_per_block)),
+        shard=part,
         stored=folder is not None,
     )
     fixed = (folder, asked.fixed, asked.defaults)
@@ -206,9 +214,11 @@ def _finish(
         for i, run in enumerate(each.names)
     }
     results.fill(study.dataset, found, best, cells)
+    if asked.shard:
+        results.ask_for(study.dataset, cells.values())
     if study.folder:
         before = storage.last_asked(study.folder)
-        storage.note_asked(study.folder, asking.note(asked, study.dataset, before))
+        storage.note_asked(study.folder, noting.note(asked, study.dataset, before))
     jobs = planning.jobs(study.folder, asked, best, study.programs)
     steps = asked.target.steps_per_bin
     done = sum(min(best[r].reach, asked.target.bins) for r in cells if r in best)

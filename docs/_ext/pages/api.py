@@ -42,6 +42,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "loplax.ppo": (),
     "loplax.ppo.policies": (),
     "loplax.studies.sweep": ("loplax.studies.watching.Progress",),
+    "loplax.studies.merging": (),
     "loplax.studies.results": (),
     "loplax.studies.statistics": (),
     "loplax.studies.intervals": (),

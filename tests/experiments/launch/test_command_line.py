@@ -159,6 +159,19 @@ def test_all_metrics_are_exported_as_netcdf(finished, tmp_path, capfdbinary):
     xarray.testing.assert_equal(found, results.load(finished[0]))
 
 
+def test_studies_are_merged(swept, finished, tmp_path, capsys):
+    """Of one study, into one that can be listed."""
+    directories.main(["merge", str(tmp_path), str(finished[0])])
+    assert f"{tmp_path}: {PROBLEM}, 2 seeds, 100% done: bp " in capsys.readouterr().out
+    xarray.testing.assert_equal(results.load(tmp_path), results.load(finished[0]))
+    directories.main(["merge", str(tmp_path), str(swept[0]), str(finished[0])])
+    both = results.load(tmp_path)
+    assert both.sizes["seed"] == results.load(swept[0]).sizes["seed"] > 2
+    assert (both["bins_done"] == both["bins_asked"]).all()
+    with pytest.raises(SystemExit, match="^error: there is no study in"):
+        directories.main(["merge", str(tmp_path), str(tmp_path / "none")])
+
+
 @pytest.mark.parametrize("command", ["list", "compare", "export"])
 def test_what_is_no_study_is_refused(command, tmp_path):
     with pytest.raises(SystemExit, match="^error: .*no "):

@@ -19,7 +19,9 @@ def message(monkeypatch):
 
     def message(workdir, config, overwrite=False, experiment=NAME, write=()):
         values = {"WORKDIR": workdir, "OVERWRITE": overwrite, "WRITE": write}
-        for name, value in {"DATA_DIR": None, **values}.items():
+        for name, value in (
+            {"DATA_DIR": None, "SHARD": None, "DISTRIBUTED": None} | values
+        ).items():
             monkeypatch.setattr(program, name, types.SimpleNamespace(value=value))
         monkeypatch.setattr(devices, "devices", lambda platform: jax.devices()[:1])
         with pytest.raises(SystemExit) as caught:

@@ -9,7 +9,7 @@ import xarray
 
 import experiments
 from experiments.launch import problems, running
-from loplax.studies import results
+from loplax.studies import merging, results
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 NAME = "slowly_changing_regression"
@@ -288,3 +288,23 @@ def test_bad_input_is_refused_before_anything_is_written(
     with pytest.raises(ValueError, match=match):
         running.launch(NAME, config, tmp_path / "study", preset="smoke", progress=False)
     assert not (tmp_path / "study").exists()
+
+
+def test_shards_are_computed_and_put_together(swept, tmp_path):
+    """By seeds, settings and methods; the command then computes nothing."""
+    how = {"sweep": SWEEP, "workdir": tmp_path, "runs_per_block": 4}
+    parts = [run("linear,l2_init", shard=f"{i}/2", **how) for i in (1, 2)]
+    assert sum(int((part.dataset["bins_asked"] > 0).sum()) for part in parts) == 12
+    assert parts[0].workdir == tmp_path / "shards" / "1-of-2"
+    assert "unfinished" not in parts[0].table()
+    with pytest.raises(ValueError, match="put them together first"):
+        run("linear,l2_init", **how)
+    merging.merge(tmp_path, [part.workdir for part in parts])
+    told = []
+    found = run("linear,l2_init", told=[told.append], **how)
+    assert not told
+    xarray.testing.assert_allclose(found.dataset, swept[1].dataset, rtol=1e-5)
+    for bad in ("0/2", "3/2", "a/b"):
+        with pytest.raises(ValueError, match="must be one of 1/n to n/n"):
+            run(shard=bad, workdir=tmp_path / "new")
+    assert not (tmp_path / "new").exists()

@@ -63,7 +63,8 @@ if slow == "compiler":
 running.launch = study
 for name, value in {"WORKDIR": workdir, "OVERWRITE": False, "WRITE": ()}.items():
     setattr(program, name, types.SimpleNamespace(value=value))
-program.DATA_DIR = types.SimpleNamespace(value=None)
+program.DATA_DIR = program.SHARD = types.SimpleNamespace(value=None)
+program.DISTRIBUTED = program.SHARD
 program._run(["run"], config.get_config("smoke"), "slowly_changing_regression", "smoke")
 """
 

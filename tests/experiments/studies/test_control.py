@@ -360,6 +360,7 @@ def test_figures_and_table_count_environment_steps(
 ):
     folder = shutil.copytree(whole[0], tmp_path / "study")
     flags = {"WORKDIR": folder, "OVERWRITE": False, "DATA_DIR": None, "WRITE": []}
+    flags |= {"SHARD": None, "DISTRIBUTED": None}
     for name, value in flags.items():
         monkeypatch.setattr(program, name, types.SimpleNamespace(value=value))
     monkeypatch.setattr(devices, "devices", lambda platform: jax.devices()[:1])
