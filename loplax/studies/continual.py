@@ -27,7 +27,8 @@ class _Runs(NamedTuple):
       task: ``[arm, seed, bin]``.
       over: whether a session is over and sound, ``[arm, seed, session]``.
       ends: accuracy at the end of every session, ``[arm, seed, session, subset]``.
-      starts: the same before its first update.
+      starts: the same before its first update, after what happens at its beginning.
+      before: the same before anything of it happens.
       joint: the joint reference, as ``ends`` of one arm.
       curves: ``[arm, seed, session, subset, evaluations]``, from the start on.
       steps: of every evaluation of a session, ``[evaluations]``, from 0.
@@ -40,6 +41,7 @@ class _Runs(NamedTuple):
     over: np.ndarray
     ends: np.ndarray
     starts: np.ndarray
+    before: np.ndarray
     joint: np.ndarray
     curves: np.ndarray
     steps: np.ndarray
@@ -55,8 +57,11 @@ def report(
 ) -> xarray.Dataset:
     """All metrics of continual learning that the results of a study tell.
 
-    They need the variables ``metric``, with subsets, and ``task``; all that looks back
-    to the start of a session needs ``metric_start``, and is NaN without. Subsets are
+    They need the variables ``metric``, with subsets, and ``task``. The accuracy before
+    a session is that at the end of the one before, of ``old`` what was ``all`` then.
+    ``metric_start`` is that at its start, before the first update, at which output
+    weights of new classes, say, are there already: part of its curve, and in place of
+    an accuracy before the session where there is none. Subsets are
     the tasks, ``"0"``, ``"1"`` and so on, to which ``old``, ``new`` and ``all`` are
     added as `metrics.old_new_all` makes them; or they have these three names, and
     there may be others, such as ``base``. Times are in the unit of ``step``, examples
@@ -160,6 +165,7 @@ def _runs(dataset: xarray.Dataset, metric: str, joint: int | None) -> _Runs:
     accuracy = _with_named(values, task, subsets, tasks)
     starts = _with_named(starts, np.arange(sessions), subsets, tasks)
     ends = metrics.accuracy_matrix(accuracy, task, sessions)
+    before = _before(ends, starts, subsets)
     reference = np.full_like(ends[:1], np.nan)
     if joint is not None:
         reference = np.where(over[[joint], ..., None], ends[[joint]], np.nan)
@@ -168,8 +174,33 @@ def _runs(dataset: xarray.Dataset, metric: str, joint: int | None) -> _Runs:
     curves = np.moveaxis(curves, -1, -2)
     steps = np.arange(longest + 1) * dataset["step"].values[0]
     return _Runs(
-        subsets, tasks, values, task, over, ends, starts, reference, curves, steps
+        subsets,
+        tasks,
+        values,
+        task,
+        over,
+        ends,
+        starts,
+        before,
+        reference,
+        curves,
+        steps,
     )
+
+
+def _before(ends: np.ndarray, starts: np.ndarray, subsets: Sequence[str]) -> np.ndarray:
+    """Accuracy at the end of the session before, ``[arm, seed, session, subset]``.
+
+    Where a session begins by changing the network, as with output weights of new
+    classes, this is not where its curve starts. What was all then is old now. Of new,
+    and with it of all, there is no accuracy before the session, nor of anything before
+    the first one: there it is the start.
+    """
+    last = np.full_like(ends, np.nan)
+    last[..., 1:, :] = ends[..., :-1, :]
+    old, new, every = map(subsets.index, _NAMED)
+    last[..., old], last[..., [new, every]] = last[..., every], np.nan
+    return np.where(np.isnan(last), starts, last)
 
 
 def _subsets(dataset: xarray.Dataset, metric: str) -> tuple[list[str], int]:
@@ -214,14 +245,14 @@ def _over(dataset: xarray.Dataset) -> np.ndarray:
 
 def _of_subsets(runs: _Runs) -> dict[str, tuple]:
     """What every subset has."""
-    after, steps = runs.curves[..., 1:], runs.steps[1:]
+    curves, before = runs.curves, runs.before
     found = {
         "accuracy": runs.ends,
-        "drop_depth": metrics.drop_depth(after, runs.starts),
-        "drop_depth_smoothed": metrics.drop_depth(after, runs.starts, smoothed=True),
+        "drop_depth": metrics.drop_depth(curves, before),
+        "drop_depth_smoothed": metrics.drop_depth(curves, before, smoothed=True),
     }
-    for name, level in (("before", runs.starts), ("joint", runs.joint)):
-        time = metrics.recovery_time(after, level, steps)
+    for name, level in (("before", before), ("joint", runs.joint)):
+        time = metrics.recovery_time(curves, level, runs.steps)
         found[f"recovery_time_{name}"] = time.updates
     begun = metrics.seen(runs.accuracy[..., : runs.tasks], runs.task)
     series = np.concatenate([begun, runs.accuracy[..., runs.tasks :]], axis=-1)
@@ -245,7 +276,7 @@ def _gaps(runs: _Runs) -> dict[str, tuple]:
     )  # [arm, seed, subset, session, evaluations]
     unknown = np.any(np.isnan(runs.starts) & ~np.isnan(runs.ends), axis=-2)
     found = {}
-    for name, level in (("before", runs.starts), ("joint", runs.joint)):
+    for name, level in (("before", runs.before), ("joint", runs.joint)):
         reference = np.swapaxes(level, -1, -2)[..., None]
         found[f"gap_{name}"] = metrics.gap(curves[..., 1:], reference)
         with_start = metrics.gap(curves, reference)

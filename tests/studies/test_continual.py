@@ -79,10 +79,11 @@ def test_a_report_of_tasks_by_hand():
         np.testing.assert_allclose(value(table, name), wanted, atol=1e-6, err_msg=name)
     per_subset = {
         "accuracy": [0.7, 0.8, 0.7, 0.8, 0.75],
-        "drop_depth": [0.5, -0.15, 0.5, -0.15, 0.475 - 0.35],
-        # Medians of (.3 .2 .6) and (.2 .6 .7); of all: (.35 .4 .7), (.4 .7 .75).
-        "drop_depth_smoothed": [0.4, -0.35, 0.4, -0.35, 0.475 - 0.4],
-        "recovery_time_before": [40, 0, 40, 0, 30],
+        # The session before ended at .75 and .2; new and all begin at .25 and .475.
+        "drop_depth": [0.55, -0.05, 0.55, 0, 0.475 - 0.35],
+        # Medians of (.7 .3 .2), (.3 .2 .6), (.2 .6 .7); of all the first is .4.
+        "drop_depth_smoothed": [0.45, -0.2, 0.45, -0.15, 0.475 - 0.4],
+        "recovery_time_before": [np.inf, 0, np.inf, 0, 30],
         "recovery_time_joint": [NAN] * 5,
         # The first falls from .75 to .2, the second never; all is their mean.
         "windowed_forgetting_10": [0.6, 0, 0.6, 0, 0.3],
@@ -91,11 +92,11 @@ def test_a_report_of_tasks_by_hand():
     for name, wanted in per_subset.items():
         found = value(table, name, session=1)
         np.testing.assert_allclose(found, wanted, atol=1e-6, err_msg=name)
-    old = np.array([0.3, 0.2, 0.6, 0.7]) / 0.7
+    old = np.array([0.7, 0.3, 0.2, 0.6, 0.7]) / 0.75
     gap = value(table, "gap_before", subset="old")
-    np.testing.assert_allclose(gap, 1 - old.mean(), rtol=1e-6)
+    np.testing.assert_allclose(gap, 1 - old[1:].mean(), rtol=1e-6)
     gap = value(table, "gap_before_with_start", subset="old")
-    np.testing.assert_allclose(gap, 1 - (old.sum() + 1) / 5, rtol=1e-6)
+    np.testing.assert_allclose(gap, 1 - old.mean(), rtol=1e-6)
     assert np.isnan(value(table, "gap_joint")).all()
 
 
@@ -137,15 +138,16 @@ def test_a_report_of_classes():
     assert table["subset"].values.tolist() == names
     assert "min_accuracy" not in table and "forgetting_from_last" not in table
     drops = value(table, "drop_depth", subset="base")
-    np.testing.assert_allclose(drops, [0.3, 0.6], atol=1e-6)
+    np.testing.assert_allclose(drops, [0.3, 0.75 - 0.2], atol=1e-6)
+    # What is old was all, at .6, when the session before ended.
     np.testing.assert_allclose(
-        value(table, "drop_depth", subset="old"), [NAN, 0.3], atol=1e-6
+        value(table, "drop_depth", subset="old"), [NAN, 0.6 - 0.1], atol=1e-6
     )
-    base = np.mean([TASKS[:4, 0].mean(), TASKS[4:, 0].mean()]) / 0.8
+    base = np.mean([TASKS[:4, 0].mean() / 0.8, TASKS[4:, 0].mean() / 0.75])
     gap = value(table, "gap_before", subset="base")
     np.testing.assert_allclose(gap, 1 - base, rtol=1e-6)
     gap = value(table, "gap_before", subset="old")
-    np.testing.assert_allclose(gap, 1 - TASKS[4:, 0].mean() / 0.8, rtol=1e-6)
+    np.testing.assert_allclose(gap, 1 - 0.5 * TASKS[4:, 0].mean() / 0.6, rtol=1e-6)
     assert np.isnan(value(table, "gap_before", subset="new"))
     average = value(table, "average_incremental_accuracy")
     np.testing.assert_allclose(average, 0.8 * (0.75 + 0.7) / 2, rtol=1e-6)
@@ -156,15 +158,28 @@ def test_without_starts_nothing_looks_back_to_them():
         continual.report(study(TASKS, starts, ["0", "1"]), joint="bp")
         for starts in (STARTS, None)
     )
-    backward = [
+    of_starts = ("gap_before_with_start", "gap_joint_with_start", "forward_transfer")
+    of_both = (
         *("drop_depth", "drop_depth_smoothed", "recovery_time_before", "gap_before"),
-        *("gap_before_with_start", "gap_joint_with_start", "forward_transfer"),
-    ]
+        *("recovery_time_joint",),
+    )
     for name in full:
-        if name in backward:
+        if name in of_starts:
             assert bare[name].isnull().all(), name
-        else:
+        elif name not in of_both:
             np.testing.assert_array_equal(bare[name], full[name], err_msg=name)
+    # The first session has nothing before it, the second has the end of the first.
+    drops = value(bare, "drop_depth", subset="0")
+    np.testing.assert_allclose(drops, [NAN, 0.75 - 0.2])
+
+
+def test_what_happens_before_the_first_update_is_a_drop():
+    """Output weights of new classes may take the old ones' place at once."""
+    starts = STARTS.copy()
+    starts[4, 0] = 0.1
+    table = continual.report(study(TASKS, starts, ["0", "1"]))
+    drops = value(table, "drop_depth", subset="old", session=1)
+    np.testing.assert_allclose(drops, 0.75 - 0.1)
 
 
 def test_a_session_counts_when_it_is_over():
@@ -249,7 +264,7 @@ def test_a_report_of_a_study_on_disk(tmp_path):
     assert dict(table.sizes) == {"arm": 2, "seed": 3, "session": 2, "subset": 5}
     assert table["gain"].values.tolist() == [0.5, 1.0]
     drops = table["drop_depth"].sel(session=1, subset="old")
-    np.testing.assert_allclose(drops, [[0.25] * 3, [0.5] * 3], atol=1e-6)
+    np.testing.assert_allclose(drops, [[0.275] * 3, [0.55] * 3], atol=1e-6)
     assert "drop_depth" in table.to_dataframe()
 
 
