@@ -19,7 +19,13 @@ def in_range(
     """
     if isinstance(value, jax.core.Tracer):
         return
-    value = np.asarray(value, dtype=float)
+    given, value = value, np.asarray(value)
+    if not jnp.issubdtype(value.dtype, jnp.number) and value.dtype != bool:
+        hint = (
+            "; for a schedule see optax.inject_hyperparams" if callable(given) else ""
+        )
+        raise ValueError(f"{name} must be a number, got {given!r}{hint}.")
+    value = value.astype(float)
     inside = (value >= low) & ((value < high) if below else (value <= high))
     if not np.all(np.isfinite(value) & inside):
         close = ")" if below or high == math.inf else "]"

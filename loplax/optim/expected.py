@@ -57,6 +57,11 @@ def activations(
             "update needs features=..., which units.tap(apply) returns. A flax "
             "TrainState passes them on if it is loplax.flax.TrainState."
         )
+    if not isinstance(features, Mapping):
+        raise ValueError(
+            "features must be the dict that units.tap(apply) returns beside the "
+            f"output, got {type(features).__name__}."
+        )
     found = {}
     for group in units:
         for name, positions in group.features.items():
@@ -94,7 +99,14 @@ def groups(
         and some outgoing weight has no bias to take the mean or is no plain factor, or
         units are to be ``released`` whose weights enter by more than their sign.
     """
-    units = tuple(units)
+    units = tuple(units) if isinstance(units, Iterable) else (units,)
+    wrong = {
+        type(group).__name__ for group in units if not isinstance(group, UnitGroup)
+    }
+    if wrong:
+        raise ValueError(
+            f"units must be what loplax.units.find returns, got {', '.join(wrong)}."
+        )
     layers = [group.name for group in units]
     if not units:
         raise ValueError("units: no hidden layer given.")

@@ -7,6 +7,7 @@ optax functions that call them. What hides the call, such as an ``update`` jitte
 itself before it is put into a chain, is not seen.
 """
 
+import inspect
 import sys
 from types import FrameType
 from typing import Any
@@ -84,9 +85,19 @@ def _require_last_link(name: str, frame: FrameType) -> None:
     links = frame.f_locals.get("update_fns" if name == "chain" else "transforms", ())
     after = len(links) - 1 - len(frame.f_locals.get("new_state", links))
     if after > 0:
+        names = ", ".join(map(_name, links[-after:]))
         raise ValueError(
-            "What acts on whole updates, or sets weights to exact values, must be the "
-            f"last link of its chain; {after} more come after it in optax.{name} and "
-            "would change them. Put these before it, or inside: "
-            "wrapper(optax.chain(...), ...)."
+            "What acts on whole updates or sets weights to exact values, as "
+            "continual_backprop does, must be the last link of its chain; in "
+            f"optax.{name} there come {names} after it and would change them. Put "
+            "these before it, or inside: wrapper(optax.chain(...), ...)."
         )
+
+
+def _name(link: Any) -> str:
+    """What a link of a chain is called: its own name, or that of what made it."""
+    if isinstance(link, tuple):  # of a named chain
+        return repr(link[0])
+    # Around what takes no extra arguments, optax puts something that does.
+    inner = inspect.getclosurevars(link).nonlocals.get("tx")
+    return getattr(inner, "update", link).__qualname__.partition(".")[0]

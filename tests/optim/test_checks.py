@@ -127,6 +127,35 @@ def test_l2_init_strength():
             optim.l2_init(value)
 
 
+NO_NUMBERS = {
+    "schedule": (optax.constant_schedule(0.1), "a number, .* optax.inject_hyperparams"),
+    "text": ("1e-4", "a number, got '1e-4'"),
+    "none": (None, "a number, got None"),
+}
+
+
+@pytest.mark.parametrize("name", NO_NUMBERS)
+def test_what_is_no_number(name):
+    value, words = NO_NUMBERS[name]
+    with pytest.raises(ValueError, match=f"weight_decay must be {words}"):
+        optim.l2_init(value)
+
+
+@pytest.mark.parametrize("units", [{"w": jnp.ones(2)}, None], ids=["params", "None"])
+def test_units_are_those_that_are_found(units):
+    with pytest.raises(ValueError, match="units must be what loplax.units.find"):
+        optim.continual_backprop(
+            optax.sgd(0.1), units, replacement_rate=0.1, key=jax.random.key(0)
+        )
+
+
+def test_features_are_a_dict_of_activations(net):
+    params = net.random(0)
+    tx = make(net, "redo")
+    with pytest.raises(ValueError, match="features must be the dict .* got list"):
+        tx.update(params, tx.init(params), params, features=[jnp.ones((3, 1))])
+
+
 def test_a_layer_of_one_unit():
     """The smallest layer works like any other."""
     w = units.WeightAxis

@@ -70,14 +70,17 @@ def test_these_may_stand_outside(net, alone, name):
 
 
 REFUSED = {
-    "scaled afterwards": (lambda tx: optax.chain(tx, optax.scale(0.5)), "1 more"),
+    "scaled afterwards": (
+        lambda tx: optax.chain(tx, optax.scale(0.5)),
+        "come scale after",
+    ),
     "averaged afterwards": (
         lambda tx: optax.chain(optax.chain(tx), optax.ema(0.9), optax.scale(1)),
-        "2 more",
+        "come ema, scale after",
     ),
     "named": (
         lambda tx: optax.named_chain(("cbp", tx), ("s", optax.scale(0.5))),
-        "1 more",
+        "come 's' after",
     ),
     "MultiSteps": (lambda tx: optax.MultiSteps(tx, 2), "last minibatch"),
     "schedule_free": (
