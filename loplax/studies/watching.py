@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from tqdm.auto import tqdm
 
 _SECONDS = 30.0  # between two lines where there is no terminal
 
@@ -81,6 +80,10 @@ def bar(total: int, done: int, unit: str, shown: bool) -> Any:
     Returns:
       The bar, of tqdm.
     """
+    if shown:  # in a notebook it looks for widgets, and warns if there are none
+        from tqdm.auto import tqdm
+    else:
+        from tqdm import tqdm
     live = sys.stderr.isatty() or "ipykernel" in sys.modules
     how = {} if live else {"file": _Lines(), "mininterval": _SECONDS, "ncols": 100}
     return tqdm(
