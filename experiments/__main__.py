@@ -138,6 +138,10 @@ def _export(arguments) -> None:
 
     dataset = results.load(arguments.workdir)
     if arguments.format == "nc":
+        if sys.stdout.isatty():
+            raise ValueError(
+                "nc is not for a terminal: write it into a file, > FILE.nc"
+            )
         sys.stdout.buffer.write(dataset.to_netcdf(None, engine="scipy"))
         return
     frame = dataset.to_dataframe().reset_index()

@@ -92,9 +92,15 @@ def define_config(default: str) -> flags.FlagHolder:
     try:
         return config_flags.DEFINE_config_file("config", default, description)
     except (AttributeError, KeyError) as error:
-        text = str(error.args[0]).replace("\\n", " ").replace("\\", "")
-        reason = " ".join(text.replace("'", "").split())
-        sys.exit(f"error: no setting {reason}. All settings are in {default}.")
+        sys.exit(f"error: {_unknown(error)}. All settings are in {default}.")
+
+
+def _unknown(error: AttributeError | KeyError) -> str:
+    """What ml_collections says of a setting that is not there, as a line of text."""
+    text = str(error.args[0]).replace("\\n", " ").replace("\\", "")
+    name, _, hint = " ".join(text.replace("'", "").split()).partition(" Did you mean ")
+    meant = f"; did you mean {hint.split()[0]}?" if hint else ""
+    return f"no setting {name}{meant}"
 
 
 def read_flags(argv: list[str], folder: pathlib.Path | None = None) -> list[str]:
@@ -115,7 +121,9 @@ def read_flags(argv: list[str], folder: pathlib.Path | None = None) -> list[str]
         sys.exit(0)
     try:
         return flags.FLAGS(argv)
-    except (flags.Error, AttributeError, TypeError, ValueError) as error:
+    except AttributeError as error:
+        sys.exit(f"error: {_unknown(error)} (--help lists the settings)")
+    except (flags.Error, TypeError, ValueError) as error:
         lines = str(error.args[0]).strip().splitlines()
         # ml_collections puts the traceback of a bad preset into the message.
         reason = lines[-1:] if any("Traceback" in line for line in lines) else lines

@@ -42,7 +42,8 @@ def join(where: str) -> shards.Shard:
     Example:
       >>> join("localhost,2")
       Traceback (most recent call last):
-      ValueError: distributed must be auto or ADDRESS:PORT,NUMBER,ID, got 'localhost,2'.
+      ValueError: distributed must be auto or ADDRESS:PORT,NUMBER,ID with an ID from
+      0 to NUMBER - 1, got 'localhost,2'.
     """
     how = {} if where == "auto" else _explicit(where)
     logging.set_verbosity(logging.WARNING)  # jax reports how it connects
@@ -51,7 +52,10 @@ def join(where: str) -> shards.Shard:
     try:
         jax.distributed.initialize(heartbeat_timeout_seconds=_HEARTBEAT, **how)
     except (ValueError, RuntimeError) as error:
-        raise ValueError(f"the processes do not find each other: {error}") from error
+        hint = "" if how else "; if JAX knows no cluster here: ADDRESS:PORT,NUMBER,ID"
+        raise ValueError(
+            f"the processes do not find each other: {error}{hint}"
+        ) from error
     number, of = (
         distributed.global_state.process_id,
         distributed.global_state.num_processes,
@@ -70,7 +74,8 @@ def _explicit(where: str) -> dict[str, Any]:
                 "process_id": number,
             }
     raise ValueError(
-        f"distributed must be auto or ADDRESS:PORT,NUMBER,ID, got {where!r}."
+        "distributed must be auto or ADDRESS:PORT,NUMBER,ID with an ID from 0 to "
+        f"NUMBER - 1, got {where!r}."
     )
 
 

@@ -19,7 +19,8 @@ SHARD = flags.DEFINE_string(
 DISTRIBUTED = flags.DEFINE_string(
     "distributed",
     None,
-    "compute with other processes that see WORKDIR: auto, or ADDRESS:PORT,NUMBER,ID",
+    "compute with other processes that see WORKDIR: auto, or ADDRESS:PORT,NUMBER,ID, "
+    "where ID is 0 to NUMBER - 1",
 )
 WRITE = flags.DEFINE_list(
     "write", [], "what else to write as the study runs: csv, tensorboard, wandb"

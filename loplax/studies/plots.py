@@ -108,13 +108,15 @@ def changes(dataset: xarray.Dataset) -> np.ndarray:
 
     Returns:
       The steps; none without such a metric, or where they are too many to be told
-      apart in a figure.
+      apart in a figure, or some are within one bin.
     """
     if "task" not in dataset:
         return np.zeros(0)
     task = results.counting(dataset, "task").max(["arm", "seed"]).values
-    found = dataset["step"].values[:-1][task[1:] > task[:-1]]
-    return found if found.size <= MOST_CHANGES else found[:0]
+    new = np.diff(task)
+    found = dataset["step"].values[:-1][new > 0]
+    told = found.size <= MOST_CHANGES and not np.any(new > 1)
+    return found if told else found[:0]
 
 
 def tick(axes: matplotlib.axes.Axes, steps: np.ndarray) -> None:

@@ -18,7 +18,7 @@ def study(methods=METHODS, swept=None, bins=4, seeds=5, subsets=()):
     rng = np.random.default_rng(0)
     for arm, method in enumerate(methods):
         level = rng.uniform(size=(seeds, bins)) + 10 * arm
-        task = np.broadcast_to([0.0, 0, 1, 3][:bins], level.shape)
+        task = np.broadcast_to([0.0, 0, 1, 2][:bins], level.shape)
         values = {"loss": level, "dead": level / 100, "task": task}
         per_subset = [level + 1000 * i for i in range(len(subsets))] or [level]
         values["test_loss"] = np.stack(per_subset, -1) if subsets else level
@@ -185,6 +185,8 @@ def test_task_changes_are_ticks():
     many["bin"] = np.zeros(many.sizes["bin"])
     assert plots.changes(many).size == 0
     assert plots.changes(many.isel(bin=slice(1, None))).size == plots.MOST_CHANGES
+    two = dataset.assign(task=2 * dataset["task"])  # begin in one bin
+    assert plots.changes(two).size == 0
 
 
 @pytest.mark.filterwarnings("error")

@@ -222,7 +222,10 @@ BAD = [
     ([f"{FILE}:smok"], ("preset", "'smok'", "did you mean 'smoke'")),
     (["--preset"], ("preset", "got ''")),
     (["--config=nowhere.py"], ("nowhere.py",)),
-    (["--preset=smoke", "--config.lerning_rate=1"], ("learning_rate",)),
+    (
+        ["--preset=smoke", "--config.lerning_rate=1"],
+        ('no setting lerning_rate; did you mean "learning_rate"?',),
+    ),
     (["--preset=smoke", "--config.sweep.lerning_rate=1"], ("lerning_rate",)),
     (["--preset=smoke", "--config.sweep.cbp.rate=(1,)"], ("rate",)),
     (["--preset=smoke", "--config.seeds=many"], ("seeds", "many")),
