@@ -168,7 +168,7 @@ def test_a_run() -> None:
 
 def test_mistakes() -> None:
     """What is ignored here is an error, or mypy says that it need not be ignored."""
-    with pytest.raises(TypeError):
+    with pytest.raises(ValueError, match="units must be"):
         optim.continual_backprop(
             optax.sgd(0.1),
             4,  # type: ignore[arg-type]

@@ -133,12 +133,20 @@ def test_the_best_action_of_two_is_found():
 
 
 def test_the_best_torque_is_found():
+    """By the median of the seeds: a policy that has become narrow leaps now and then."""
     good = lambda state, action: -((action - 0.5 * state.sign) ** 2)
     problem = made(Probe(good, space=TORQUE))
-    state, found = learned(problem, updates=100)
-    (mean, log_std), _ = problem.apply(state.params, jnp.array([[1.0, 0], [-1, 0]]))
-    np.testing.assert_allclose(mean[:, 0], [0.5, -0.5], atol=0.15)
-    assert log_std[0, 0] < -0.3  # less and less noise
+    build = lambda hparams, key, data: problem
+
+    def outputs(key):
+        state = ppo.init(build, key, {})
+        state, _ = ppo.segment(build, state, bins=1, updates=20)
+        return problem.apply(state.params, jnp.array([[1.0, 0], [-1, 0]]))[0]
+
+    mean, log_std = jax.jit(jax.vmap(outputs))(jax.random.split(jax.random.key(0), 16))
+    found = np.median(mean[..., 0], axis=0)
+    np.testing.assert_allclose(found, [0.5, -0.5], atol=0.1)
+    assert np.all(log_std < -0.3)  # less and less noise
 
 
 def test_a_time_limit_is_no_end_of_the_return_but_if_it_is_to_be():
