@@ -133,7 +133,7 @@ def test_the_best_action_of_two_is_found():
 
 
 def test_the_best_torque_is_found():
-    """By the median of the seeds: a policy that has become narrow leaps now and then."""
+    """By the median of the seeds: a narrow policy leaps now and then."""
     good = lambda state, action: -((action - 0.5 * state.sign) ** 2)
     problem = made(Probe(good, space=TORQUE))
     build = lambda hparams, key, data: problem
