@@ -9,6 +9,8 @@ import numpy as np
 
 from loplax import spelling
 
+_REAL = (jnp.bool_, jnp.integer, jnp.floating)  # kinds of numbers
+
 
 def in_range(
     name: str, value, low: float = 0.0, high: float = math.inf, *, below: bool = False
@@ -20,7 +22,7 @@ def in_range(
     if isinstance(value, jax.core.Tracer):
         return
     given, value = value, np.asarray(value)
-    if not jnp.issubdtype(value.dtype, jnp.number) and value.dtype != bool:
+    if not any(jnp.issubdtype(value.dtype, kind) for kind in _REAL):
         hint = (
             "; for a schedule see optax.inject_hyperparams" if callable(given) else ""
         )

@@ -2,26 +2,29 @@
 
 from typing import NamedTuple
 
-from experiments.methods.consolidating import CONSOLIDATING
-from experiments.methods.networks import NETWORKS
-from experiments.methods.optimizers import OPTIMIZERS
+from experiments.methods import (
+    consolidating,
+    networks,
+    optimizers,
+    regularizing,
+    rehearsing,
+    remembering,
+    replacing,
+)
 from experiments.methods.plugin import Plugin
-from experiments.methods.regularizing import REGULARIZING
-from experiments.methods.rehearsing import REHEARSING
-from experiments.methods.remembering import REMEMBERING
-from experiments.methods.replacing import REPLACING
 
-_TABLES = (
-    NETWORKS,
-    OPTIMIZERS,
-    REPLACING,
-    REGULARIZING,
-    REHEARSING,
-    CONSOLIDATING,
-    REMEMBERING,
+# With what the plugins of each table have in common.
+TABLES: tuple[tuple[str, dict[str, Plugin]], ...] = (
+    (networks.__doc__, networks.NETWORKS),
+    (optimizers.__doc__, optimizers.OPTIMIZERS),
+    (replacing.__doc__, replacing.REPLACING),
+    (regularizing.__doc__, regularizing.REGULARIZING),
+    (rehearsing.__doc__, rehearsing.REHEARSING),
+    (consolidating.__doc__, consolidating.CONSOLIDATING),
+    (remembering.__doc__, remembering.REMEMBERING),
 )
 PLUGINS: dict[str, Plugin] = {
-    name: plugin for table in _TABLES for name, plugin in table.items()
+    name: plugin for _, table in TABLES for name, plugin in table.items()
 }
 
 

@@ -5,30 +5,10 @@ import inspect
 from typing import Any
 
 from experiments.launch import problems
-from experiments.methods import (
-    composing,
-    consolidating,
-    networks,
-    optimizers,
-    regularizing,
-    rehearsing,
-    remembering,
-    replacing,
-    settings,
-)
+from experiments.methods import composing, settings
 from experiments.methods.plugin import Plugin
-from experiments.methods.table import NAMED, PLUGINS, Named
+from experiments.methods.table import NAMED, PLUGINS, TABLES, Named
 from pages import markdown
-
-GROUPS = (
-    replacing,
-    regularizing,
-    networks,
-    optimizers,
-    remembering,
-    rehearsing,
-    consolidating,
-)
 
 # Of tables whose second column has sentences.
 _TOLD = "{.told}\n"
@@ -48,9 +28,8 @@ def pages() -> dict[str, str]:
 def overview() -> str:
     """Tables of all plugins, one for each file in which they are."""
     parts = []
-    for module in GROUPS:
-        plugins = getattr(module, module.__name__.rpartition(".")[2].upper())
-        title = module.__doc__.strip().rstrip(".")
+    for about, plugins in TABLES:
+        title = about.strip().rstrip(".")
         rows = [_row(n, plugin, _link(plugin.made_by)) for n, plugin in plugins.items()]
         head = ("plugin", "what it does", "source", "built by")
         parts.append(f"## {title}\n\n{_TOLD}{markdown.table(head, rows)}")
