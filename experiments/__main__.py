@@ -66,7 +66,10 @@ def _line(path: pathlib.Path) -> str:
     arms = ", ".join(dataset["arm"].values)
     problem = config.get("problem", "another problem")
     share = int(100 * words.done(dataset))
-    return f"{path}: {problem}, {dataset.sizes['seed']} seeds, {share}% done: {arms}"
+    own = dataset["bins_asked"] > 0  # a shard has some of the runs
+    part = "" if own.all() else f", {int(own.sum())} of {own.size} runs"
+    seeds = f"{dataset.sizes['seed']} seeds"
+    return f"{path}: {problem}, {seeds}{part}, {share}% done: {arms}"
 
 
 def _merge(arguments) -> None:

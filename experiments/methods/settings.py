@@ -109,17 +109,22 @@ def variants(config, methods: Mapping[str, Iterable[str]]) -> list[tuple]:
       ``er`` in a configuration with that capacity.
 
     Raises:
-      ValueError: for a value of another type than the default's, or a choice that no
-        method has.
+      ValueError: for a value of another type than the default's, or if what is swept
+        belongs to no method.
     """
-    asked = {at: values for at, values in _asked(config) if at in _CHOICES}
     used = {plugin for plugins in methods.values() for plugin in plugins}
+    for address, _ in _asked(config):
+        plugin = address.partition(".")[0]
+        if plugin in PLUGINS and plugin not in used:
+            raise ValueError(
+                f"{address} is swept, but no method of {list(methods)} has it: add one "
+                f"with {plugin}, or sweep it no more, sweep.{address}=()."
+            )
+    asked = {at: values for at, values in _asked(config) if at in _CHOICES}
     for address, values in asked.items():
         default = _CHOICES[address]
         if any(type(value) is not type(default) for value in values):
             raise ValueError(f"{address} takes such as {default!r}, got {values}.")
-        if address.partition(".")[0] not in used:
-            raise ValueError(f"no method of {list(methods)} has {address}.")
     found = []
     for name, plugins in methods.items():
         own = {at: v for at, v in asked.items() if at.partition(".")[0] in plugins}

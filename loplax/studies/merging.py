@@ -80,7 +80,8 @@ def merge(directory: str | os.PathLike, parts: Sequence[str | os.PathLike]) -> N
     found = [_read(path) for path in given]
     fixed, began = found[0].fixed, _began(found)
     known, _ = storage.look(folder, fixed, {})
-    _check_same([found[0]._replace(folder=folder, pieces=known), *found])
+    here = [found[0]._replace(folder=folder, pieces=known)] if known else []
+    _check_same([*here, *found])
     how = {"known": known, "versions": began, "overwrite": False}
     with storage.opened(folder, fixed, {}, **how) as known:
         before = storage.last_asked(folder)

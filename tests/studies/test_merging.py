@@ -129,7 +129,8 @@ def test_other_studies_are_refused(tmp_path, contents, changes, message):
     study(tmp_path / "a", walk, **how)
     study(tmp_path / "b", walk, **(how | changes))
     before = contents(tmp_path)
-    with pytest.raises(ValueError, match=message):
+    named = rf"/a and .*/b are of different studies: .*{message}"
+    with pytest.raises(ValueError, match=named):
         merging.merge(tmp_path / "out", [tmp_path / "a", tmp_path / "b"])
     assert contents(tmp_path) == before
     with pytest.raises(ValueError, match=message):

@@ -8,6 +8,7 @@ import pytest
 import xarray
 
 import experiments
+from experiments import __main__ as directories
 from experiments.launch import problems, running
 from loplax.studies import merging, results
 
@@ -297,6 +298,7 @@ def test_shards_are_computed_and_put_together(swept, tmp_path):
     assert sum(int((part.dataset["bins_asked"] > 0).sum()) for part in parts) == 12
     assert parts[0].workdir == tmp_path / "shards" / "1-of-2"
     assert "unfinished" not in parts[0].table()
+    assert ", 8 of 12 runs, 100% done: " in directories._line(parts[0].workdir)
     with pytest.raises(ValueError, match="put them together first"):
         run("linear,l2_init", **how)
     merging.merge(tmp_path, [part.workdir for part in parts])

@@ -278,7 +278,8 @@ def test_each_combination_of_swept_choices_is_a_method(toy):
     ("sweep", "message"),
     [
         ({"er": {"capacity": (5.0,)}}, "er.capacity takes such as 2000"),
-        ({"der": {"capacity": (5,)}}, r"no method of \['er'\] has der.capacity"),
+        ({"der": {"capacity": (5,)}}, r"no method of \['er'\] has it: add one"),
+        ({"cbp": {"decay_rate": (0.9,)}}, r"cbp.decay_rate is swept, but no method"),
     ],
 )
 def test_choices_that_cannot_be_swept_are_refused(toy, sweep, message):
