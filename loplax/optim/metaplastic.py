@@ -81,8 +81,9 @@ def metaplastic(m: Any, *, mask: Any = None) -> optax.GradientTransformationExtr
         of = _of_path(m, weights)
         for path, weight in weights.items():
             _require_wide(path, weight)
-            update = new.leaves[path]
-            kept = 1 - jnp.tanh(of(path) * jnp.abs(weight)) ** 2
+            update, here = new.leaves[path], of(path)
+            checks.in_range(f"m of {path!r}", here)
+            kept = 1 - jnp.tanh(here * jnp.abs(weight)) ** 2
             less = (kept * update).astype(update.dtype)
             back = jnp.sign(weight) * update < 0
             new.leaves[path] = jnp.where(back, less, update)

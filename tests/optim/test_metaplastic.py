@@ -148,6 +148,9 @@ MISTAKES = {
     "m must be in": lambda: optim.metaplastic(-1.0),
     "m must be in .* got nan": lambda: optim.metaplastic({"w0": float("nan")}),
     "no weight 'w00' among .*did you mean 'w0'": lambda: optim.metaplastic({"w00": 1}),
+    "m of 'w1' must be in": lambda: optim.metaplastic(
+        lambda path: 2.0 - 3 * (path > "w0")
+    ),
     "no weight 'b0'": lambda: optim.metaplastic({"b0": 1.0}),
     "nothing for 'w1'; give it one": lambda: optim.metaplastic({"w0": 1.0, "w2": 0.0}),
 }
