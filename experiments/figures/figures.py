@@ -239,8 +239,10 @@ def _sweep(dataset, shown: Figure, own, lines, columns):
 
 
 def _subsets(dataset, shown: Figure, own, lines):
-    names = [str(name) for name in dataset if "subset" in dataset[name].dims]
-    labels = dataset["subset"].values.tolist()
+    parted = [str(name) for name in dataset if "subset" in dataset[name].dims]
+    names = [name for name in parted if not name.endswith("_start")]
+    labels = [words.subset(name) for name in dataset["subset"].values.tolist()]
+    dataset = dataset.assign_coords(subset=labels)
     cells = [(name, arm) for name in names for arm in own]
     alike = {"sharey": len(names) == 1}
     figure, many = panels.panels(len(cells), lines=lines, legend=labels, **alike)

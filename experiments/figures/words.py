@@ -53,6 +53,11 @@ def metric(name: str) -> str:
     return DIAGNOSTICS.get(name, name)
 
 
+def subset(name: str) -> str:
+    """What figures call a part of the tests: tasks are numbered from 1."""
+    return f"task {int(name) + 1}" if name.isdigit() else name
+
+
 def diagnostics(dataset: xarray.Dataset, main: str) -> dict[str, str]:
     """The metrics to draw beside the main one, and what to call them.
 

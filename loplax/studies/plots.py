@@ -150,7 +150,7 @@ def subsets(axes: matplotlib.axes.Axes, dataset: xarray.Dataset, metric: str) ->
         colour = scale(0.92 * i / max(dataset.sizes["subset"] - 1, 1))
         marker = "o" if there.sum() == 1 else ""
         look = {"color": colour, "label": str(name), "marker": marker, "lw": 1.4}
-        axes.plot(step[there], mean[there], **look)
+        axes.plot(step[there], mean[there], clip_on=not marker, **look)
         _spread(axes, step, low, high, values[i], colour)
     _over_steps(axes, dataset)
 

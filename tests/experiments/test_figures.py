@@ -183,6 +183,14 @@ def test_a_view_sees_the_best_arms_and_the_configuration():
     assert axes.get_xlabel() == "classes"
 
 
+def test_tasks_are_numbered_and_what_precedes_an_update_is_no_curve():
+    dataset = study(["bp"], subsets=["0", "1"])
+    dataset["test_loss_start"] = dataset["test_loss"]
+    figure = figures.draw(dataset, SHOWN, only="subsets")["subsets"]
+    assert [text.get_text() for text in figure.legends[0].texts] == ["task 1", "task 2"]
+    assert len([axes for axes in figure.axes if axes.lines]) == 1
+
+
 def test_the_main_metric_may_have_subsets():
     dataset = study(subsets=["old", "new"])
     (axes,) = figures.draw(dataset, SHOWN._replace(metric="test_loss"))["figure"].axes
