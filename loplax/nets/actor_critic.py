@@ -48,7 +48,7 @@ class ActorCritic(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> tuple[Any, jax.Array]:
         """Maps observations ``[..., inputs]`` to outputs and values ``[...]``."""
-        options = {
+        options: dict[str, Any] = {
             "activation": self.activation,
             "normalization": self.normalization,
             "kernel_init": jax.nn.initializers.lecun_uniform(),

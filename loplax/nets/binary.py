@@ -1,6 +1,7 @@
 """Binarised networks."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 from flax import linen as nn
@@ -88,7 +89,8 @@ class BinaryMLP(nn.Module):
         norms = self.normalization, self.affine, self.running
 
         def layer(size, name):
-            options = {"kernel_init": self.kernel_init, "parent": None}
+            options: dict[str, Any] = {"kernel_init": self.kernel_init, "parent": None}
+            dense: nn.Module
             if self.binary:
                 dense = binary_layers.BinaryDense(size, **options)
             else:
@@ -161,7 +163,8 @@ class BinaryVGG(nn.Module):
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         """Maps images ``[..., height, width, channels]`` to ``[..., outputs]``."""
         norms = self.normalization, self.affine, self.running
-        shape, options = x.shape, {"kernel_init": self.kernel_init}
+        options: dict[str, Any] = {"kernel_init": self.kernel_init}
+        shape = x.shape
         x = binary_layers.sign_hardtanh(x) if self.binarize_input else x
         for i, size in enumerate(self.filters):
             padding, pool = int(i + 1 < len(self.filters)), i % 2 == 1

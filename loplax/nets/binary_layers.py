@@ -1,5 +1,7 @@
 """Binary layers: weights and activations of +-1, and latent weights that learn."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -206,7 +208,7 @@ class Normed(nn.Module):
         x = self.layer(x)
         x = pooling.max_pool(x) if self.pool else x
         affine = {"use_scale": self.affine, "use_bias": self.affine}
-        options = {"epsilon": 1e-5, "name": "norm", **affine}
+        options: dict[str, Any] = {"epsilon": 1e-5, "name": "norm", **affine}
         if self.normalization == "batch" and self.running:
             return nn.BatchNorm(not train, momentum=0.9, **options)(x)
         image = range(-3, 0) if isinstance(self.layer, BinaryConv) else (-1,)

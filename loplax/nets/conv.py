@@ -78,12 +78,12 @@ class ConvNet(nn.Module):
         shape = x.shape
         activate, _ = layers.ACTIVATIONS[self.activation]
         init = self.kernel_init or layers.kaiming_uniform(self.activation)
-        how = {"conv_general_dilated": units.convolve_patches} if self.patches else {}
+        how = units.convolve_patches if self.patches else None
         for i, (size, side) in enumerate(zip(self.filters, self.kernels, strict=True)):
             if min(x.shape[-3:-1]) <= side:
                 raise ValueError(f"images of shape {shape} are too small for conv_{i}.")
-            conv = functools.partial(nn.Conv, padding="VALID", kernel_init=init, **how)
-            x = conv(size, (side, side), name=f"conv_{i}")(x)
+            conv = functools.partial(nn.Conv, padding="VALID", kernel_init=init)
+            x = conv(size, (side, side), name=f"conv_{i}", conv_general_dilated=how)(x)
             if self.normalization == "layer":
                 norm = functools.partial(nn.LayerNorm, reduction_axes=(-3, -2, -1))
                 x = norm(feature_axes=-1, name=f"norm_{i}")(x)

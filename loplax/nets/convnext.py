@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -191,8 +192,8 @@ class ConvNeXt(nn.Module):
             )
 
 
-def _conv(size: int, side: int, name: str, patches: bool, **options) -> nn.Conv:
-    options = {"padding": "VALID", "kernel_init": INITIAL} | options
+def _conv(size: int, side: int, name: str, patches: bool, **options: Any) -> nn.Conv:
+    options = {"padding": "VALID", "kernel_init": INITIAL, **options}
     if patches:
         options["conv_general_dilated"] = units.convolve_patches
     return nn.Conv(size, (side, side), name=name, **options)

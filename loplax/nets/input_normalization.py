@@ -101,12 +101,12 @@ def update(stats: InputStatistics, x: jax.Array, decay) -> InputStatistics:
     if x.shape[x.ndim - len(shape) :] != shape:
         raise ValueError(f"x must have shape [..., *{shape}], got {x.shape}.")
     x = x.astype(stats.mean.dtype)  # squares of half precision may overflow
-    over = {"axis": tuple(range(x.ndim - len(shape))), "where": jnp.isfinite(x)}
+    axes, finite = tuple(range(x.ndim - len(shape))), jnp.isfinite(x)
     weight = decay * stats.weight + 1
     step = 1 / weight
-    change = jnp.mean(x, **over) - stats.mean
+    change = jnp.mean(x, axes, where=finite) - stats.mean
     between = (1 - step) * (stats.variance + step * jnp.square(change))
-    variance = between + step * jnp.var(x, **over)
+    variance = between + step * jnp.var(x, axes, where=finite)
     new = InputStatistics(stats.mean + step * change, variance, weight)
     # Without a finite value it is NaN, and infinite where a square overflows.
     known = jnp.isfinite(variance)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -111,7 +112,9 @@ def pytorch_uniform() -> nn.initializers.Initializer:
     return nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
-def _kaiming(activation: str, distribution: str) -> nn.initializers.Initializer:
+def _kaiming(
+    activation: str, distribution: Literal["normal", "uniform"]
+) -> nn.initializers.Initializer:
     gains = {name: gain for name, (_, gain) in ACTIVATIONS.items()} | {"linear": 1.0}
     check_choice("activation", activation, gains)
     scale = gains[activation] ** 2

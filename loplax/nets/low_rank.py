@@ -168,7 +168,8 @@ def _kernels(init: Callable, without: Sequence[str]) -> dict[str, tuple[int, int
 
 def _new(key: jax.Array, shapes: dict, rank: int, params: dict) -> dict:
     """New adapters, in the tree of their layers."""
-    leaves, tree = paths.by_path(params).leaves, {}
+    leaves = paths.by_path(params).leaves
+    tree: dict[str, Any] = {}
     keys = jax.random.split(key, len(shapes))
     for (layer, (inputs, outputs)), key_layer in zip(shapes.items(), keys, strict=True):
         kind = leaves[f"{layer}/kernel"].dtype

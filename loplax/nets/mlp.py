@@ -70,16 +70,18 @@ class MLP(nn.Module):
 
     @nn.compact
     def _layers(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        dot = {"dot_general": _small_dot} if self.small else {}
+        dot = _small_dot if self.small else None
         activate, _ = layers.ACTIVATIONS[self.activation]
         init = self.kernel_init or layers.kaiming_uniform(self.activation)
         for i, size in enumerate(self.hidden):
-            x = nn.Dense(size, kernel_init=init, name=f"hidden_{i}", **dot)(x)
+            x = nn.Dense(size, kernel_init=init, name=f"hidden_{i}", dot_general=dot)(x)
             if self.normalization == "layer":
                 x = nn.LayerNorm(name=f"norm_{i}")(x)
             x = activate(x)
         if self.final_norm:
             x = nn.LayerNorm(name="final_norm")(x)
         init = self.kernel_init or layers.kaiming_uniform("linear")
-        output = nn.Dense(self.outputs, kernel_init=init, name="output", **dot)
+        output = nn.Dense(
+            self.outputs, kernel_init=init, name="output", dot_general=dot
+        )
         return x, output(x)

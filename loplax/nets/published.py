@@ -35,8 +35,8 @@ def convnext_from(
     weights: str | os.PathLike | Mapping[str, np.ndarray],
     net: convnext.ConvNeXt,
     *,
-    mean: Sequence[float] = IMAGENET_MEAN,
-    std: Sequence[float] = IMAGENET_STD,
+    mean: Sequence[float] | np.ndarray = IMAGENET_MEAN,
+    std: Sequence[float] | np.ndarray = IMAGENET_STD,
 ) -> dict:
     r"""Parameters of a `ConvNeXt` that were published for timm's.
 
@@ -136,6 +136,8 @@ def _check_names(weights: Iterable[str], names: Iterable[str]) -> None:
 
 def _arranged(name: str, weight: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """A weight of PyTorch as Flax has it, in double precision."""
+    known: list[tuple[int, ...]]
+    order: tuple[int, ...]
     if len(shape) == 4:  # depthwise kernels too: [channels, 1, side, side]
         height, width, inputs, outputs = shape
         known, order = [(outputs, inputs, height, width)], (2, 3, 1, 0)

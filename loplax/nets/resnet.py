@@ -1,5 +1,7 @@
 """ResNet-18 for small images, as in the study of class-incremental CIFAR-100."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -12,8 +14,8 @@ BLOCKS = 8
 
 def _conv(module, filters: int, side: int, stride: int = 1, *, name: str) -> nn.Conv:
     # The padding of PyTorch; "SAME" would pad one side only where the stride is 2.
-    init = layers.kaiming_normal("relu")
-    options = {"strides": stride, "padding": side // 2, "kernel_init": init}
+    options: dict[str, Any] = {"strides": stride, "padding": side // 2}
+    options["kernel_init"] = layers.kaiming_normal("relu")
     if module.patches:
         options["conv_general_dilated"] = units.convolve_patches
     return nn.Conv(filters, (side, side), name=name, **options)

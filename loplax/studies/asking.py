@@ -62,7 +62,7 @@ class Asked(NamedTuple):
     shard: shards.Shard | None
     settings: dict[str, list[float]]
     fixed: dict[str, Any]
-    defaults: dict[str, Any]
+    defaults: Mapping[str, Any]
     num_seeds: int
     segments: tuple[int, int]
     grouping: tuple[int, int]
@@ -123,7 +123,8 @@ def check(
         "data": identity.digest(data) if stored else "",
         "key": [str(jax.random.key_impl(key)), jax.random.key_data(key).tolist()],
     }
-    every, arms = {}, []
+    every: dict[str, runs.Runs] = {}
+    arms: list[tuple[str, str, dict[str, float]]] = []
     for name, method in methods.items():
         each = _enumerate(name, method, settings, num_seeds, fixed, len(arms))
         every[name] = each

@@ -14,8 +14,8 @@ from loplax import spelling
 
 # What netCDF-3 can name, and of that nothing that looks like a path or an option.
 _NUMBERED = re.compile(r"[A-Za-z0-9_][\w.+-]*", re.ASCII)
-_TYPES = ("bool", "byte", "char", "double", "float", "int", "int64", "real", "short")
-_TYPES += ("string", "ubyte", "uint", "uint64", "ushort")
+_TYPES: tuple[str, ...] = ("bool", "byte", "char", "double", "float", "int", "int64")
+_TYPES += ("real", "short", "string", "ubyte", "uint", "uint64", "ushort")
 
 
 def whole(name: str, value: Any) -> int:
@@ -79,7 +79,7 @@ def _type(value: Any) -> np.dtype:
 
 def key(value: Any) -> None:
     """Refuses what is not one typed key."""
-    typed = jnp.issubdtype(getattr(value, "dtype", None), jax.dtypes.prng_key)
+    typed = jnp.issubdtype(getattr(value, "dtype", float), jax.dtypes.prng_key)
     if not typed or value.shape != ():
         raise ValueError("key must be one typed key, such as jax.random.key(0)")
 

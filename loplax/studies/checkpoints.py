@@ -57,7 +57,7 @@ def save(
     }
     # Numbers name the arrays, because a leaf's own name may hold any character, and as
     # bytes they may have any type.
-    arrays = {
+    arrays: dict[str, Any] = {
         f"leaf_{i}": np.ascontiguousarray(leaf).reshape(-1).view(np.uint8)
         for i, leaf in enumerate(leaves.values())
     }
@@ -81,12 +81,12 @@ def of_unit(study: pathlib.Path, unit: int) -> list[pathlib.Path]:
 
 def unit_of(path: pathlib.Path) -> int:
     """The unit of a state, from its file."""
-    return int(_NAME.fullmatch(path.name)[1])
+    return int(path.stem.partition("-")[0])
 
 
 def bin_of(path: pathlib.Path) -> int:
     """How many bins the runs of a state have finished, from its file."""
-    return int(_NAME.fullmatch(path.name)[2])
+    return int(path.stem.partition("-")[2])
 
 
 def check(path: pathlib.Path) -> Checkpoint:

@@ -32,7 +32,8 @@ def check_state(name: str, before: Any, after: Any) -> None:
             f"the segment of method {name!r} turns state{leaf} from {old.get(leaf)} "
             f"into {new.get(leaf)}; it must keep type and shape"
         )
-    if jax.tree.structure(before) != jax.tree.structure(after):
+    # What jax declares here is a name in a module that is compiled, without types.
+    if jax.tree.structure(before) != jax.tree.structure(after):  # type: ignore[operator]
         raise ValueError(f"the segment of method {name!r} changes how its state nests")
 
 

@@ -45,7 +45,8 @@ def assign(
     """
     methods = {method: i for i, method in enumerate(dict.fromkeys(arms.values()))}
     labels, colours = labels or {}, colours or {}
-    found, used = {}, {}
+    found: dict[str, Look] = {}
+    used: dict[str, int] = {}
     for i, (arm, method) in enumerate(arms.items()):
         own = COLOURS[methods[method] % len(COLOURS)]
         colour = colours.get(arm, colours.get(method, own))

@@ -171,7 +171,8 @@ def _computed(
       Stop: if it is wished, and the segment takes too long.
     """
     begun = time.monotonic()
-    while not all(values.is_ready() for values in metrics.values()):
+    # jax does not declare `is_ready`, which all arrays have.
+    while not all(values.is_ready() for values in metrics.values()):  # type: ignore[attr-defined]
         watch.wish.heed(signals.GRACE)
         time.sleep(min(_POLL, (time.monotonic() - begun) / 20))
     return {name: np.asarray(x)[: job.ids.size] for name, x in metrics.items()}

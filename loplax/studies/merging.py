@@ -82,8 +82,9 @@ def merge(directory: str | os.PathLike, parts: Sequence[str | os.PathLike]) -> N
     known, _ = storage.look(folder, fixed, {})
     here = [found[0]._replace(folder=folder, pieces=known)] if known else []
     _check_same([*here, *found])
-    how = {"known": known, "versions": began, "overwrite": False}
-    with storage.opened(folder, fixed, {}, **how) as known:
+    with storage.opened(
+        folder, fixed, {}, known=known, versions=began, overwrite=False
+    ) as known:
         before = storage.last_asked(folder)
         notes = [note for note in (before, *(part.note for part in found)) if note]
         note = noting.joined(notes)
@@ -219,7 +220,9 @@ def _worths(
     units: dict[int, dict[str, pieces.Piece]] = collections.defaultdict(dict)
     for name, piece in part.pieces.items():
         units[piece.group.unit][name] = piece
-    found = {unit: {} for unit in sorted({*units, *part.states})}
+    found: dict[int, dict[pieces.Run, _Worth]] = {
+        unit: {} for unit in sorted({*units, *part.states})
+    }
     for unit in found:
         state, runs = -1, set()
         if unit in part.states:

@@ -7,8 +7,9 @@ twice as long as to draw the figure.
 import itertools
 import textwrap
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import matplotlib.artist
 import matplotlib.axes
 import matplotlib.figure
 
@@ -116,22 +117,23 @@ def legend_below(figure: matplotlib.figure.Figure, axes: Sequence) -> None:
       axes: its axes.
     """
     pairs = [zip(*each.get_legend_handles_labels(), strict=True) for each in axes]
-    named = {}
+    named: dict[str, matplotlib.artist.Artist] = {}
     for handle, label in itertools.chain(*pairs):
         named.setdefault(label, handle)
     if named:
         columns = min(len(named), _columns(list(named), figure.get_figwidth()))
-        look = {"ncols": columns, "frameon": False, "fontsize": 8}
+        look: dict[str, Any] = {"ncols": columns, "frameon": False, "fontsize": 8}
         figure.legend(named.values(), named, loc="lower center", **look)
 
 
 def legend_beside(axes: matplotlib.axes.Axes) -> None:
     """Puts a legend to the right of ``axes``, in the order in which its lines end."""
-    pairs = list(zip(*axes.get_legend_handles_labels(), strict=True))
+    found = zip(*axes.get_legend_handles_labels(), strict=True)
+    pairs: list[tuple[Any, str]] = list(found)  # of lines: other artists have no end
     pairs.sort(key=lambda pair: -pair[0].get_ydata()[-1])
     if pairs:
-        handles, labels = zip(*pairs, strict=True)
-        labels = [wrapped(label) for label in labels]
+        handles = [handle for handle, _ in pairs]
+        labels = [wrapped(label) for _, label in pairs]
         look = {"bbox_to_anchor": (1, 0.5), "frameon": False, "fontsize": 8}
         axes.legend(handles, labels, loc="center left", **look)
 

@@ -9,10 +9,11 @@ pieces never mix with those of another one.
 import collections
 import io
 import json
+import operator
 import pathlib
 import re
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -118,7 +119,7 @@ def write(study: pathlib.Path, piece: Piece) -> list[pathlib.Path]:
         data = memoryview(_dataset(some).to_netcdf(None, engine="scipy"))
         span = f"{some.group.unit:06d}-{some.first:08d}-{some.last:08d}"
         path = study / "results" / f"{span}-{part}-{zlib.crc32(data):08x}.nc"
-        files.write(path, lambda file, data=data: file.write(data))
+        files.write(path, operator.methodcaller("write", data))
         written.append(path)
     return written
 
@@ -141,7 +142,7 @@ def _dataset(piece: Piece) -> xarray.Dataset:
     dims = ("run", "bin", "subset")
     unit, about, hparams, seeds = piece.group
     number = np.arange(piece.first, piece.last)
-    coords = {
+    coords: dict[str, tuple[str, Any]] = {
         "bin": ("bin", number),
         "step": ("bin", (number + 1) * about.steps_per_bin),
         "method": ("run", np.full(seeds.size, about.method)),
@@ -171,12 +172,12 @@ def read(path: pathlib.Path) -> Piece:
     """
     try:
         data = path.read_bytes()
-        if f"{zlib.crc32(data):08x}" != _NAME.fullmatch(path.name)[5]:
+        if not path.name.endswith(f"-{zlib.crc32(data):08x}.nc"):
             raise ValueError("its checksum is wrong")
         found = xarray.load_dataset(io.BytesIO(data), engine="scipy")
         about = json.loads(found.attrs["about"])
         unit = about.pop("unit")
-        hparams = [name for name in found.coords if name.startswith(_HPARAM)]
+        hparams = [name for name in map(str, found.coords) if name.startswith(_HPARAM)]
         group = Group(
             unit,
             About(**about),
@@ -311,7 +312,7 @@ def spans(
         yield (arms, seeds), start, metrics
 
 
-def kinds(pieces: Sequence[Piece]) -> dict[str, tuple[np.dtype, bool]]:
+def kinds(pieces: Iterable[Piece]) -> dict[str, tuple[np.dtype, bool]]:
     """Types of all metrics, and whether they have a value for each subset."""
     found: dict[str, tuple[np.dtype, bool]] = {}
     for piece in pieces:

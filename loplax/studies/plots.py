@@ -1,6 +1,7 @@
 """What figures of a study are made of, from its results alone."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import matplotlib.axes
 import matplotlib.figure
@@ -54,8 +55,9 @@ def curves(
             continue
         label, colour, style = looks[arm]
         marker = "o" if there.sum() == 1 else ""  # one point is no line
-        look = {"color": colour, "ls": style, "marker": marker, "label": label}
-        axes.plot(step[there], mean[there], lw=1.6, clip_on=not marker, **look)
+        look: dict[str, Any] = {"color": colour, "ls": style, "marker": marker}
+        look |= {"label": label, "lw": 1.6, "clip_on": not marker}
+        axes.plot(step[there], mean[there], **look)
         if band:
             _spread(axes, step, low, high, values[i], colour)
     _over_steps(axes, shown)
@@ -94,7 +96,7 @@ def _over_steps(axes: matplotlib.axes.Axes, dataset: xarray.Dataset) -> None:
     _plain(axes)
 
 
-def _plain(axes: matplotlib.axes.Axes, grid: str = "both") -> None:
+def _plain(axes: matplotlib.axes.Axes, grid: Literal["both", "x"] = "both") -> None:
     axes.grid(axis=grid, alpha=0.25, lw=0.5)
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=8)
@@ -122,9 +124,10 @@ def changes(dataset: xarray.Dataset) -> np.ndarray:
 def tick(axes: matplotlib.axes.Axes, steps: np.ndarray) -> None:
     """Marks steps on the x axis of ``axes``, inward, beside its ticks."""
     # One line: as minor ticks, they took as long as all the rest of the figures.
-    look = {"ls": "", "marker": markers.TICKUP, "ms": 5, "mew": 0.8, "color": "black"}
-    place = {"transform": axes.get_xaxis_transform(), "clip_on": False}
-    axes.plot(steps, np.zeros_like(steps), **look, **place, scalex=False, scaley=False)
+    look: dict[str, Any] = {"ls": "", "marker": markers.TICKUP, "ms": 5, "mew": 0.8}
+    look |= {"color": "black", "clip_on": False, "scalex": False, "scaley": False}
+    place = axes.get_xaxis_transform()
+    axes.plot(steps, np.zeros_like(steps), transform=place, **look)
 
 
 def subsets(axes: matplotlib.axes.Axes, dataset: xarray.Dataset, metric: str) -> None:
@@ -141,16 +144,16 @@ def subsets(axes: matplotlib.axes.Axes, dataset: xarray.Dataset, metric: str) ->
     found = statistics.summary(dataset, metric, range(dataset.sizes["bin"]))
     found = found.isel(arm=0).transpose("subset", "bin", ...)
     step = dataset["step"].values
-    values = results.counting(dataset, metric).isel(arm=0)
-    values = values.transpose("subset", "bin", "seed").values
+    counting = results.counting(dataset, metric).isel(arm=0)
+    values = counting.transpose("subset", "bin", "seed").values
     scale = matplotlib.colormaps["viridis"]
     for i, name in enumerate(dataset["subset"].values):
         mean, low, high = (found[n].values[i] for n in ("mean", "low", "high"))
         there = ~np.isnan(mean)
         colour = scale(0.92 * i / max(dataset.sizes["subset"] - 1, 1))
         marker = "o" if there.sum() == 1 else ""
-        look = {"color": colour, "label": str(name), "marker": marker, "lw": 1.4}
-        axes.plot(step[there], mean[there], clip_on=not marker, **look)
+        look: dict[str, Any] = {"color": colour, "label": str(name), "marker": marker}
+        axes.plot(step[there], mean[there], lw=1.4, clip_on=not marker, **look)
         _spread(axes, step, low, high, values[i], colour)
     _over_steps(axes, dataset)
 
@@ -217,8 +220,8 @@ def over(
     for arm, look in looks.items():
         seeds = parts.sel(arm=arm).transpose(dim, "seed").values
         mean, low, high = intervals.mean(seeds)
-        style = {"color": look.colour, "ls": look.style, "label": look.label}
-        axes.plot(place, mean, lw=1.4, **style)
+        style: dict[str, Any] = {"color": look.colour, "ls": look.style}
+        axes.plot(place, mean, lw=1.4, label=look.label, **style)
         _spread(axes, place, low, high, seeds, look.colour)
     axes.set_xlim(values[dim].values[0] - 0.5, values[dim].values[-1] + 0.5)
     _plain(axes)
@@ -317,8 +320,8 @@ def ends(dataset: xarray.Dataset, metric: str) -> tuple[int, int]:
       ValueError: if there is no such metric.
     """
     there = results.counting(dataset, metric).notnull().any(["arm", "seed"])
-    there = np.flatnonzero(there.values)
-    return (int(there[0]), int(there[-1])) if there.size else (0, there.size - 1)
+    bins = np.flatnonzero(there.values)
+    return (int(bins[0]), int(bins[-1])) if bins.size else (0, -1)
 
 
 def settings(
@@ -351,9 +354,9 @@ def settings(
         mean, low, high = (line[n].values for n in ("mean", "low", "high"))
         if np.isfinite(line[name]).any():
             errors = np.nan_to_num([mean - low, high - mean])
-            look = {"color": colour, "ls": style, "label": label, "marker": "o"}
-            lines = {"ms": 4, "lw": 1.4, "elinewidth": 0.9, "capsize": 2}
-            axes.errorbar(line[name], mean, errors, **lines, **look)
+            look: dict[str, Any] = {"color": colour, "ls": style, "label": label}
+            look |= {"marker": "o", "ms": 4, "lw": 1.4, "elinewidth": 0.9, "capsize": 2}
+            axes.errorbar(line[name], mean, errors, **look)
             _points(axes, line[name], values.sel(arm=line["arm"]).values, colour)
         elif mean.size:
             axes.axhline(mean[0], color=colour, ls="--", lw=1.2, label=label)

@@ -46,9 +46,9 @@ def _short(value: float) -> str:
 
 def empty(
     methods: Sequence[str],
-    settings: Mapping[str, Sequence[float]],
+    settings: Mapping[str, Sequence[float] | np.ndarray],
     seeds: Sequence[int],
-    steps: Sequence[float],
+    steps: Sequence[float] | np.ndarray,
     metrics: Mapping[str, tuple[np.dtype, bool]],
     subsets: Sequence[str] = (),
 ) -> xarray.Dataset:
@@ -276,7 +276,7 @@ def _together(
 
 def _wanted(requests: Sequence[Sequence[Any]]) -> dict[pieces.Run, int]:
     """How many bins of a run were asked for, of those that were."""
-    found = collections.defaultdict(int)
+    found: dict[pieces.Run, int] = collections.defaultdict(int)
     for request in requests:
         names, _, bins = request
         for run in itertools.product(names, noting.seeds(request)):
@@ -286,11 +286,11 @@ def _wanted(requests: Sequence[Sequence[Any]]) -> dict[pieces.Run, int]:
 
 def _varied(points: Sequence[tuple[str, Mapping[str, float]]]) -> set[str]:
     """Names of the numbers in which arms of one method differ."""
-    values = collections.defaultdict(list)
+    values: dict[str, list[set[tuple[str, float]]]] = collections.defaultdict(list)
     for method, hparams in points:
         values[method].append(set(hparams.items()))
-    differ = (set.union(*every) - set.intersection(*every) for every in values.values())
-    return {name for some in differ for name, _ in some}
+    apart = [set.union(*some) - some[0].intersection(*some) for some in values.values()]
+    return {name for some in apart for name, _ in some}
 
 
 def fill(
@@ -334,7 +334,7 @@ def counting(dataset: xarray.Dataset, metric: str) -> xarray.DataArray:
       >>> counting(results, "loss").values.tolist()
       [[[1.0, nan]]]
     """
-    known = [name for name in dataset if name not in _OWN_VARIABLES]
+    known = [str(name) for name in dataset if name not in _OWN_VARIABLES]
     if metric not in known:
         raise ValueError(f"no metric {metric!r}; the metrics are {', '.join(known)}")
     values = dataset[metric].astype(float)

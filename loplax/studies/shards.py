@@ -73,7 +73,7 @@ def folder(study: str | os.PathLike, shard: Shard | None) -> pathlib.Path:
       ValueError: if the study was begun undivided, or in another number of shards.
     """
     study = pathlib.Path(study)
-    numbers = {int(_PLACE.fullmatch(path.name)[2]) for path in every(study)}
+    numbers = {int(path.name.rpartition("-")[2]) for path in every(study)}
     begun = (study / "study.json").exists()
     if shard is None:
         if numbers and not begun:

@@ -112,23 +112,20 @@ def differences(
     values = results.counting(chosen, metric)
     ranks = values if higher_is_better else -values
     ranks = ranks.where(~_lost(chosen), -np.inf)
-    values, ranks = (
-        (each.drop_sel(arm=baseline), each.sel(arm=baseline, drop=True))
-        for each in (values, ranks)
-    )
-    mine, theirs = ranks
+    mine, theirs = ranks.drop_sel(arm=baseline), ranks.sel(arm=baseline, drop=True)
     paired = mine.notnull() & theirs.notnull()
     wins = ((mine > theirs) + 0.5 * (mine == theirs)).where(paired)
     names = ("mean", "low", "high")
-    apart = values[0] - values[1]
+    apart = values.drop_sel(arm=baseline) - values.sel(arm=baseline, drop=True)
     found = _over_seeds(intervals.mean, names, apart, confidence)
     found["runs"] = apart.notnull().sum("seed")
     names = ("improvement", "improvement_low", "improvement_high")
     counts = (wins.sum("seed"), paired.sum("seed"))
     shares = xarray.apply_ufunc(
-        lambda *given: intervals.proportion(*given, confidence),
+        intervals.proportion,
         *counts,
         output_core_dims=[[]] * 3,
+        kwargs={"confidence": confidence},
     )
     found |= dict(zip(names, shares, strict=True))
     return xarray.Dataset(found, attrs={"baseline": baseline})
@@ -208,7 +205,7 @@ def best(
       ['bp rate=0.2']
     """
     results.counting(dataset, metric)
-    groups = {}
+    groups: dict[tuple[str, ...], list[int]] = {}
     for index in range(dataset.sizes["arm"]):
         key = [str(dataset[name].values[index]) for name in ("method", *per)]
         groups.setdefault(tuple(key), []).append(index)  # as text, NaN equals NaN
@@ -231,11 +228,11 @@ def _best(dataset: xarray.Dataset, metric: str, higher_is_better: bool) -> int:
     last = np.flatnonzero(common.values)[-1:]
     if not last.size:
         return 0
-    means = means.isel(bin=int(last[0])).values
+    final = means.isel(bin=int(last[0])).values
     lost = _lost(dataset).isel(bin=int(last[0])).sum("seed").values
     worst = -np.inf if higher_is_better else np.inf
-    means = np.where(np.isnan(means), worst, means)
-    return int(np.lexsort((-means if higher_is_better else means, lost))[0])
+    final = np.where(np.isnan(final), worst, final)
+    return int(np.lexsort((-final if higher_is_better else final, lost))[0])
 
 
 def over_subsets(values: xarray.DataArray) -> xarray.DataArray:
@@ -275,11 +272,10 @@ def coarse(dataset: xarray.Dataset, metric: str, every: int) -> xarray.Dataset:
     if every == 1 or metric not in dataset:
         return dataset
     last = {"bin": "max", "step": "max"}
-    means = dataset[[metric]].coarsen(
+    parts = dataset[[metric]].coarsen(
         bin=every, boundary="trim", side="right", coord_func=last
     )
-    means = means.mean()
-    return dataset.drop_dims("bin").merge(means)
+    return dataset.drop_dims("bin").merge(parts.mean())
 
 
 def swept(dataset: xarray.Dataset) -> list[str]:

@@ -186,9 +186,11 @@ def run(
     programs = compiling.Programs(key, data, devices, compiler_options or {})
     with contextlib.closing(programs):
         asked, dataset = asking.trace(asked, known, folder, programs)
-        versions = _versions(devices)
-        how = {"known": known, "versions": versions, "overwrite": overwrite}
-        opened = storage.opened(*fixed, **how) if folder else contextlib.nullcontext({})
+        how: dict[str, Any] = {"known": known, "overwrite": overwrite}
+        how["versions"] = _versions(devices)
+        opened = (
+            storage.opened(*fixed, **how) if folder else contextlib.nullcontext(known)
+        )
         with opened as found:
             study = loop.Study(
                 folder, dataset, key, asked.target, programs, seconds, keep_states

@@ -71,6 +71,7 @@ def named(dataset: xarray.Dataset, metric: str = "test_accuracy") -> xarray.Data
     names = [str(name) for name in dataset["subset"].values]
     order = ("arm", "seed", "bin", "subset")
     values = results.counting(dataset, metric).transpose(*order)
+    found: dict[str, xarray.DataArray | tuple]
     if set(NAMED) <= set(names):
         found = {name: values.sel(subset=name, drop=True) for name in NAMED}
         first = values.sel(subset="base", drop=True) if "base" in names else None
