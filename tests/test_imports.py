@@ -99,7 +99,7 @@ def test_flax_is_not_imported(name):
             assert "flax" not in {full.split(".")[0] for full in imported(path)}
 
 
-@pytest.mark.parametrize("name", ["results", "plots"])
+@pytest.mark.parametrize("name", ["results", "comparisons"])
 def test_figures_need_no_jax(name):
     """Results are read and drawn where jax is not even installed."""
     found = {full.split(".")[0] for full in imported(STUDIES / f"{name}.py")}
@@ -125,7 +125,7 @@ def test_flax_is_not_loaded_through_others():
 
 
 def test_figures_do_not_load_jax():
-    loaded = loaded_by("loplax.studies.plots")
+    loaded = loaded_by("loplax.studies.comparisons")
     assert "xarray" in loaded
     assert not loaded & {"jax", "optax", "flax"}
 

@@ -14,7 +14,7 @@ import xarray
 from experiments.figures import words
 from experiments.launch import command_line
 from experiments.methods import composing
-from loplax.studies import looks, panels, plots, results, statistics
+from loplax.studies import comparisons, looks, panels, plots, results, statistics
 
 GROUP = 8  # arms in one panel of the main figure, at most
 
@@ -207,10 +207,10 @@ def _comparison(dataset, shown: Figure, own, lines):
         names=panels.beside(labels) - 0.4,
         lines=lines,
     )
-    order = plots.comparison(axes, coarse, shown.metric, own)
+    order = comparisons.comparison(axes, coarse, shown.metric, own)
     axes.set_title(f"{shown.axis}: first (hollow), last", fontsize=9)
     better = {"higher_is_better": shown.higher_is_better}
-    plots.against(beside, coarse, shown.metric, own, order, **better)
+    comparisons.against(beside, coarse, shown.metric, own, order, **better)
     first = next(iter(own.values())).label.replace("\n", " ")
     beside.set_title(f"minus {first}; %: seeds with which it is better", fontsize=9)
     return figure
@@ -232,7 +232,7 @@ def _sweep(dataset, shown: Figure, own, lines, columns):
     better = {"higher_is_better": shown.higher_is_better}
     for axes, (number, name) in zip(many, cells, strict=True):
         best = statistics.best(dataset, shown.metric, per=[number], **better).dataset
-        plots.settings(axes, best, name, number, own)
+        comparisons.settings(axes, best, name, number, own)
         axes.set_ylabel(names[name], fontsize=8)
     panels.legend_below(figure, many)
     return figure

@@ -12,7 +12,7 @@ from matplotlib import ticker
 from experiments.figures import figures
 from experiments.studies import sessions
 from loplax import metrics
-from loplax.studies import continual, panels, plots, results, views
+from loplax.studies import comparisons, continual, panels, plots, results, views
 
 SUBSETS = {
     "first": "the first session",
@@ -106,7 +106,7 @@ def _gaps(dataset: xarray.Dataset, own, lines):
         lines=lines,
     )
     for i, (axes, (name, values)) in enumerate(zip(many, shown.items(), strict=False)):
-        plots.bars(axes, values, own, names=i % 3 == 0)
+        comparisons.bars(axes, values, own, names=i % 3 == 0)
         axes.set_title(name, fontsize=9)
     _recovered(many[-1], report, own)
     return figure

@@ -1,36 +1,19 @@
-"""What figures are made of: what is drawn from which results, and what is left out."""
+"""What is drawn over the steps of a study, and what is left out."""
 
 import matplotlib
 import numpy as np
 import pytest
 
-from loplax.studies import intervals, looks, panels, plots, results, statistics
-
-METHODS = ["bp", "cbp", "linear"]
-STEPS = [10.0, 20.0, 30.0, 40.0]
-
-
-def study(methods=METHODS, swept=None, bins=4, seeds=5, subsets=()):
-    """Results of some arms, each worse than the last; ``linear`` has no ``dead``."""
-    kinds = {name: (np.dtype("float32"), False) for name in ("loss", "dead", "task")}
-    kinds["test_loss"] = (np.dtype("float32"), bool(subsets))
-    dataset = results.empty(methods, swept or {}, range(seeds), STEPS, kinds, subsets)
-    rng = np.random.default_rng(0)
-    for arm, method in enumerate(methods):
-        level = rng.uniform(size=(seeds, bins)) + 10 * arm
-        task = np.broadcast_to([0.0, 0, 1, 2][:bins], level.shape)
-        values = {"loss": level, "dead": level / 100, "task": task}
-        per_subset = [level + 1000 * i for i in range(len(subsets))] or [level]
-        values["test_loss"] = np.stack(per_subset, -1) if subsets else level
-        if method == "linear":
-            del values["dead"]
-        where = (np.full(seeds, arm), np.arange(seeds))
-        results.record(dataset, where, 0, values)
-    return dataset
-
-
-def look(dataset, **options):
-    return looks.assign(looks.arms(dataset), **options)
+from loplax.studies import (
+    comparisons,
+    intervals,
+    looks,
+    panels,
+    plots,
+    results,
+    statistics,
+)
+from tests.studies.drawing import METHODS, STEPS, look, study
 
 
 def drawn(dataset, metric, **options):
@@ -157,8 +140,8 @@ def test_what_has_no_value_yet_hides_nothing(first, every):
     assert len(axes.lines) == (1 if first == 3 else 2)
     axes.figure.draw_without_rendering()
     _, (axes, beside) = panels.panels(2)
-    order = plots.comparison(axes, coarse, "dead", look(dataset))
-    plots.against(beside, coarse, "dead", look(dataset), order)
+    order = comparisons.comparison(axes, coarse, "dead", look(dataset))
+    comparisons.against(beside, coarse, "dead", look(dataset), order)
     axes.figure.draw_without_rendering()
 
 
@@ -168,7 +151,7 @@ def test_unknown_metrics_are_refused():
     with pytest.raises(ValueError, match="'losss'"):
         plots.curves(axes, dataset, "losss", look(dataset))
     with pytest.raises(ValueError, match="'losss'"):
-        plots.settings(axes, dataset, "losss", "rate", looks.assign({"bp": "bp"}))
+        comparisons.settings(axes, dataset, "losss", "rate", looks.assign({"bp": "bp"}))
 
 
 def test_task_changes_are_ticks():
@@ -189,73 +172,6 @@ def test_task_changes_are_ticks():
     assert plots.changes(two).size == 0
 
 
-@pytest.mark.filterwarnings("error")
-def test_methods_are_compared_from_the_first_bin_with_a_value_to_the_last():
-    dataset = study()
-    dataset["loss"][:, :, 0] = np.nan
-    dataset["loss"][0, :4, 1] = np.nan
-    assert plots.ends(dataset, "loss") == (1, 3)
-    assert plots.ends(study(bins=2), "loss") == (0, 1)
-    assert plots.ends(study(bins=0), "loss") == (0, -1)
-    _, (axes,) = panels.panels(1)
-    plots.comparison(axes, dataset, "loss", look(dataset))
-    mean = dataset["loss"].isel(bin=1).mean("seed")
-    shown = [bars.lines[0].get_xdata()[0] for bars in axes.containers[::2]]
-    np.testing.assert_allclose(shown, mean, rtol=1e-6)
-
-
-def test_methods_are_compared_in_the_order_of_their_last_bins():
-    """First bins hollow, last ones full, by name and in the colour of the method."""
-    dataset = study()
-    dataset["loss"][0] += 100
-    own = look(dataset, labels={"bp": "backprop"})
-    _, (axes, beside) = panels.panels(2)
-    order = plots.comparison(axes, dataset, "loss", own)
-    assert order == ["cbp", "linear", "bp"]
-    names = [text.get_text() for text in axes.get_yticklabels()]
-    assert names == ["cbp", "linear", "backprop"]
-    for i, bars in enumerate(axes.containers):
-        arm, place = order[i // 2], (0, -1)[i % 2]
-        mean = dataset["loss"].sel(arm=arm).isel(bin=place).mean("seed")
-        (shown,) = bars.lines[0].get_xdata()
-        assert shown == pytest.approx(mean.item(), rel=1e-6)
-        assert bars.lines[0].get_color() == own[arm].colour
-    plots.against(beside, dataset, "loss", own, order)
-    apart = dataset["loss"].isel(bin=-1).mean("seed")
-    shown = [bars.lines[0].get_xdata()[0] for bars in beside.containers]
-    expected = [(apart.sel(arm=arm) - apart[0]).item() for arm in order[:2]]
-    np.testing.assert_allclose(shown, expected, rtol=1e-5)
-    assert [text.get_text() for text in beside.texts] == ["100%", "100%"]
-
-
-def test_settings_are_drawn_over_their_values():
-    """Each method with its own; one that does not use the number is a level line."""
-    swept = {"rate": [np.nan, 0.1, 0.01, 0.1, 0.01]}
-    dataset = study(["bp", "cbp", "cbp", "l2", "l2"], swept)
-    own = looks.assign({name: name for name in ("bp", "cbp", "l2")})
-    _, (axes,) = panels.panels(1)
-    plots.settings(axes, dataset, "loss", "rate", own)
-    last = dataset["loss"].isel(bin=-1).mean("seed").values
-    for container, arms in zip(axes.containers, ([2, 1], [4, 3]), strict=True):
-        line = container.lines[0]
-        np.testing.assert_array_equal(line.get_xdata(), [0.01, 0.1])
-        np.testing.assert_allclose(line.get_ydata(), last[arms], rtol=1e-5)
-    level = next(line for line in axes.lines if line.get_label() == "bp")
-    np.testing.assert_allclose(level.get_ydata(), last[0], rtol=1e-5)
-    assert (axes.get_xscale(), axes.get_xlabel()) == ("log", "rate")
-    ticks = [text.get_text() for text in axes.get_xticklabels(which="both")]
-    assert ticks == ["0.01", "0.1"]
-
-
-def test_settings_leave_out_methods_without_the_metric():
-    dataset = study(["bp", "bp", "linear", "linear"], {"rate": [0.0, 1, 0, 1]})
-    _, (axes,) = panels.panels(1)
-    own = looks.assign({"bp": "bp", "linear": "linear"})
-    plots.settings(axes, dataset, "dead", "rate", own)
-    assert [container.get_label() for container in axes.containers] == ["bp"]
-    assert axes.get_xscale() == "linear"  # a rate of 0 has no logarithm
-
-
 def test_each_subset_is_a_line():
     dataset = study(["bp"], subsets=["old", "new", "all"])
     _, (axes,) = panels.panels(1)
@@ -265,43 +181,6 @@ def test_each_subset_is_a_line():
     means = dataset["test_loss"].isel(arm=0).mean("seed")
     for i, line in enumerate(axes.lines):
         np.testing.assert_allclose(line.get_ydata(), means[:, i], rtol=1e-5)
-
-
-@pytest.mark.parametrize("number", [1, 2, 3, 4, 7])
-def test_panels_have_room_for_what_is_around_them(number):
-    """No label, title or legend leaves the figure or lies upon another."""
-    names = [f"a method of number {i}" for i in range(9)]
-    lines = ["A study of many words " * 5, "what else there is to say"]
-    figure, axes = panels.panels(number, lines=lines, legend=names)
-    assert len(axes) == len(figure.axes) == number
-    for each in axes:
-        each.plot(np.zeros([2, 9]), label=names)
-        each.set(title="a title", xlabel="examples", ylabel="accuracy")
-    panels.legend_below(figure, axes)
-    figure.draw_without_rendering()
-    (legend,) = figure.legends
-    parts = [*figure.texts, legend]
-    boxes = [part.get_window_extent() for part in parts]
-    boxes += [each.get_tightbbox() for each in axes]
-    for i, box in enumerate(boxes):
-        assert box.x0 >= 0 and box.y0 >= 0
-        assert box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1
-        assert not any(box.overlaps(other) for other in boxes[:i])
-
-
-def test_legends_beside_axes_lie_in_the_figure_in_the_order_of_the_lines():
-    labels = ["low", "continual backprop cbp.replacement_rate=0.001 learning_rate=1"]
-    margins = panels.Margins(right=panels.beside(labels))
-    figure, (axes,) = panels.panels(1, margins=margins)
-    for height, label in enumerate(labels):
-        axes.plot([1, 2], [5, height], label=label)
-    panels.legend_beside(axes)
-    figure.draw_without_rendering()
-    legend = axes.get_legend()
-    texts = [" ".join(text.get_text().split()) for text in legend.get_texts()]
-    assert texts == labels[::-1]
-    box = legend.get_window_extent()
-    assert axes.bbox.x1 <= box.x0 and box.x1 <= figure.bbox.x1
 
 
 def test_figures_are_written_without_a_display(tmp_path):

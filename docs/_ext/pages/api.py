@@ -48,6 +48,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "loplax.studies.intervals": (),
     "loplax.studies.continual": (),
     "loplax.studies.plots": ("loplax.studies.looks.Look",),
+    "loplax.studies.comparisons": (),
     "loplax.flax": (),
     "loplax.branch": (),
     "loplax.diagnostics": (),
