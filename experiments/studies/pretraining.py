@@ -14,7 +14,7 @@ import numpy as np
 import optax
 import tqdm
 
-from loplax.streams.sessions import scaled
+from loplax.streams.base import scaled
 from loplax.studies import files, identity
 from loplax.supervised import Network
 from loplax.units import paths

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 
 class HeldOut(NamedTuple):
@@ -73,3 +74,9 @@ class Stream(NamedTuple):
     session: HeldOut | None = None
     old_classes: Callable[[Any], jax.Array] | None = None
     rehearse: Callable[[Any], "Stream"] | None = None
+
+
+def scaled(inputs: jax.Array, index: jax.Array) -> jax.Array:
+    """The inputs of some examples: bytes as fractions, numbers as they are."""
+    chosen = jnp.asarray(inputs)[index]
+    return chosen / 255.0 if inputs.dtype == jnp.uint8 else chosen

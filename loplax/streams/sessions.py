@@ -9,35 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from loplax import branch
-from loplax.streams import base, minibatches, rehearsal
+from loplax import branch, checks
+from loplax.streams import base, minibatches, rehearsal, session_tests
 from loplax.streams.rehearsal import Buffer, Rehearsal
 from loplax.streams.splits import Split
-
-# What is tested apart, by name: the subsets of `sessions`, and which they are, given an
-# example's session, that of the run, and the last one that has something to test.
-SUBSETS = {
-    "old_new": {
-        "base": lambda own, now, last: own == 0,
-        # Random parts of the data, without a base, are tested on the same.
-        "old": lambda own, now, last: jnp.where(
-            last > 0, own < jnp.minimum(now, last), now > 0
-        ),
-        "new": lambda own, now, last: own == jnp.minimum(now, last),
-        "all": lambda own, now, last: own <= now,
-    },
-    "recent": {
-        "old": lambda own, now, last: own == now - 1,
-        "new": lambda own, now, last: own == now,
-        "all": lambda own, now, last: (own == now - 1) | (own == now),
-    },
-    "last_five": {
-        "before": lambda own, now, last: own == now - 1,
-        "old": lambda own, now, last: (own > now - 5) & (own < now),
-        "new": lambda own, now, last: own == now,
-        "all": lambda own, now, last: (own > now - 5) & (own <= now),
-    },
-}
 
 
 class SessionsState(NamedTuple):
@@ -128,7 +103,7 @@ def sessions(
     """
     steps = (steps,) * split.sessions if isinstance(steps, int) else tuple(steps)
     _check(train, test, split, steps, subsets, batch, test_batch, probe)
-    examples, tests = train[1].size, test[1].size
+    examples = train[1].size
     rules = rehearse or Rehearsal(capacity=1, memory=0)
     rules = rules._replace(new=batch if rules.new is None else rules.new)
     rehearsal.check(rules)
@@ -221,26 +196,10 @@ def sessions(
         return state._replace(buffer=buffer), items
 
     def example(state, item):
-        return scaled(train[0], item.index), label_of(item.index)
+        return base.scaled(train[0], item.index), label_of(item.index)
 
     def weights(state, item) -> jax.Array:
         return minibatches.weights(rules, state.task, item)
-
-    def test_at(state, places):
-        index = state.tested[places]
-        labels = jnp.asarray(test[1])[index].astype(jnp.int32)
-        return scaled(test[0], index), labels
-
-    def test_some(state, i):
-        places = i * test_batch + jnp.arange(test_batch)
-        there, places = places < tests, jnp.minimum(places, tests - 1)
-        own, last = state.tested_in[places], state.tested_in[-1]
-        kinds = SUBSETS.get(subsets, {}).values()
-        inside = [kind(own, state.task, last) for kind in kinds] or [
-            (own == each) & (own <= state.task) for each in range(split.sessions)
-        ]
-        counted = there[:, None] & jnp.stack(inside, axis=1)
-        return *test_at(state, places), counted.astype(jnp.float32)
 
     def session_some(state, i):
         index, valid = members(state, state.task)
@@ -248,15 +207,8 @@ def sessions(
         there = places < split.largest
         places = jnp.minimum(places, split.largest - 1)
         counted = (there & valid[places]).astype(jnp.float32)
-        return scaled(train[0], index[places]), label_of(index[places]), counted
+        return base.scaled(train[0], index[places]), label_of(index[places]), counted
 
-    def probe_batch(state):
-        now = jnp.minimum(state.task, state.tested_in[-1])
-        first = jnp.searchsorted(state.tested_in, now)
-        size = jnp.searchsorted(state.tested_in, now, side="right") - first
-        return test_at(state, first + jnp.arange(probe) % jnp.maximum(size, 1))
-
-    names = tuple(SUBSETS.get(subsets, map(str, range(split.sessions))))
     again = functools.partial(
         sessions,
         train,
@@ -273,10 +225,10 @@ def sessions(
         init,
         draw,
         example,
-        probe_batch,
+        session_tests.probe(test, probe),
         chunk,
         task=lambda state: state.task,
-        test=base.HeldOut(test_some, -(-tests // test_batch), names),
+        test=session_tests.held_out(test, split.sessions, subsets, test_batch),
         task_ends=lambda state: state.step == jnp.asarray(ends)[state.task],
         weights=weights,
         progress=lambda state, item: item.number / jnp.asarray(steps)[state.task],
@@ -284,12 +236,6 @@ def sessions(
         old_classes=lambda state: state.since < state.task,
         rehearse=lambda rehearsal: again(rehearse=rehearsal),
     )
-
-
-def scaled(inputs: jax.Array, index: jax.Array) -> jax.Array:
-    """The inputs of some examples: bytes as fractions, numbers as they are."""
-    chosen = jnp.asarray(inputs)[index]
-    return chosen / 255.0 if inputs.dtype == jnp.uint8 else chosen
 
 
 def _shown(
@@ -332,9 +278,7 @@ def _check(train, test, split, steps, subsets, batch, test_batch, probe) -> None
     positive = [n > 0 for n in steps]
     if min(steps) < 0 or sorted(positive) != positive or not any(positive):
         raise ValueError(f"steps must be positive, but for the first ones: {steps}.")
-    known = ("sessions", *SUBSETS)
-    if subsets not in known:
-        raise ValueError(f"subsets must be one of {known}, got {subsets!r}.")
+    checks.one_of("subsets", subsets, ("sessions", *session_tests.SUBSETS))
     for name, n in (("batch", batch), ("test_batch", test_batch), ("probe", probe)):
         if n < 1:
             raise ValueError(f"{name} must be at least 1, got {n}.")
