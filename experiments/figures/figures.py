@@ -80,7 +80,7 @@ def draw(
     better = {"higher_is_better": shown.higher_is_better}
     coarse = statistics.coarse(_flat(dataset), shown.metric, shown.every)
     best = statistics.best(coarse, shown.metric, **better)
-    lines = words.head(dataset, shown, best)
+    lines = words.head(dataset, best, shown.title, shown.about)
     whole = dataset.sel(arm=best.dataset["arm"], seed=best.dataset["seed"])
     if shown.view:
         whole = shown.view(whole, json.loads(dataset.attrs["config"]))

@@ -1,17 +1,12 @@
 """What figures and tables say: names of the metrics, and what a study is."""
 
-from __future__ import annotations
-
 import json
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import numpy as np
 import xarray
 
 from loplax.studies import intervals, statistics
-
-if TYPE_CHECKING:
-    from experiments.figures import figures
 
 DIAGNOSTICS = {
     "test_loss": "held-out loss",
@@ -80,26 +75,29 @@ def diagnostics(dataset: xarray.Dataset, main: str) -> dict[str, str]:
 
 
 def head(
-    dataset: xarray.Dataset, shown: figures.Figure, best: statistics.Best
+    dataset: xarray.Dataset,
+    best: statistics.Best,
+    title: str,
+    about: Callable[[dict], str] | None,
 ) -> list[str]:
     """What a study is, and what is shown of it: the lines above a figure.
 
     Args:
       dataset: the results.
-      shown: what the main figure shows.
       best: the arms that are shown.
+      title: name of the problem.
+      about: ``configuration -> text``: the data or environment, and what changes.
 
     Returns:
       The lines: problem, data, what changes, preset; seeds and intervals; the
       selection, and what is missing, if that is so.
     """
-    about = ""
-    if shown.about and "config" in dataset.attrs:
-        about = f": {shown.about(json.loads(dataset.attrs['config']))}"
+    if about and "config" in dataset.attrs:
+        title += f": {about(json.loads(dataset.attrs['config']))}"
     preset = dataset.attrs.get("preset")
-    about += f" (preset {preset})" if preset else ""
+    title += f" (preset {preset})" if preset else ""
     seeds = best.dataset.sizes["seed"]
-    lines = [shown.title + about, of_seeds(seeds)]
+    lines = [title, of_seeds(seeds)]
     if best.chosen > 1:
         where = (
             "the same seeds: the best of them looks better than it is"

@@ -111,7 +111,8 @@ def test_no_panel_is_there_twice_or_empty():
 )
 def test_figures_say_what_they_show(options, expected):
     dataset = study(**options)
-    lines = words.head(dataset, SHOWN, statistics.best(dataset, "loss"))
+    best = statistics.best(dataset, "loss")
+    lines = words.head(dataset, best, SHOWN.title, SHOWN.about)
     assert expected in " ".join(lines)
 
 
