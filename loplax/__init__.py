@@ -1,3 +1,3 @@
 """loplax: neural networks that keep learning, in JAX."""
 
-__version__ = "0.2.0.dev0"
+__version__ = "0.2.0"
