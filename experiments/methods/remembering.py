@@ -84,7 +84,7 @@ class _Drawn(NamedTuple):
 
 
 def _uncertain(network: Network, shape, *, initial_deviation, **own) -> Network:
-    """Learns with weights that are drawn at every step, and is tested with the means."""
+    """Learns with weights that are drawn at every step; tests have their means."""
     checks.in_range("initial_deviation", initial_deviation, above=True)
 
     def deviation(leaf):
@@ -198,9 +198,10 @@ REMEMBERING = {
         paper="Bonnet et al. 2025",
         made_by="loplax.optim.mesu",
         note=(
-            "The network learns with weights that are drawn, and is tested with their "
-            "means. The first deviations are `initial_deviation` over the root of the "
-            "inputs of a weight, or of the size of a bias. The window is in minibatches."
+            "The network learns with weights that are drawn, in every step so many "
+            "`samples`, and is tested with their means. The first deviations are "
+            "`initial_deviation` over the root of the inputs of a weight, or of the "
+            "size of a bias. The window is in minibatches."
         ),
         claims=("gradient", "wrap", "around", "consolidation", "new_classes"),
         optimizer=_mesu,
