@@ -185,10 +185,10 @@ REMEMBERING = {
     ),
     "mesu": Plugin(
         "MESU",
-        "#e7298a",
+        "#880e4f",
         {
             "learning_rate": 1.0,
-            "window": 1000.0,
+            "window": 10_000.0,
             "prior_deviation": 1.0,
             "initial_deviation": 1.0,
             "clip": 0.1,
