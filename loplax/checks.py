@@ -13,11 +13,18 @@ _REAL = (jnp.bool_, jnp.integer, jnp.floating)  # kinds of numbers
 
 
 def in_range(
-    name: str, value, low: float = 0.0, high: float = math.inf, *, below: bool = False
+    name: str,
+    value,
+    low: float = 0.0,
+    high: float = math.inf,
+    *,
+    above: bool = False,
+    below: bool = False,
 ) -> None:
-    """Raises ``ValueError`` unless ``low <= value <= high`` (``< high`` if ``below``).
+    """Raises ``ValueError`` unless ``low <= value <= high``.
 
-    Traced values pass: a sweep checks its settings before it traces them.
+    It is ``low <`` if ``above``, and ``< high`` if ``below``. Traced values pass: a
+    sweep checks its settings before it traces them.
     """
     if isinstance(value, jax.core.Tracer):
         return
@@ -28,10 +35,14 @@ def in_range(
         )
         raise ValueError(f"{name} must be a number, got {given!r}{hint}.")
     value = value.astype(float)
-    inside = (value >= low) & ((value < high) if below else (value <= high))
+    inside = (value > low) if above else (value >= low)
+    inside &= (value < high) if below else (value <= high)
     if not np.all(np.isfinite(value) & inside):
+        opening = "(" if above or low == -math.inf else "["
         close = ")" if below or high == math.inf else "]"
-        raise ValueError(f"{name} must be in [{low:g}, {high:g}{close}, got {value}.")
+        raise ValueError(
+            f"{name} must be in {opening}{low:g}, {high:g}{close}, got {value}."
+        )
 
 
 def whole(name: str, value, low: int) -> None:

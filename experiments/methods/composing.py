@@ -9,6 +9,8 @@ from experiments.methods.plugin import Plugin
 from experiments.methods.table import NAMED, PLUGINS, Named
 from loplax import checks
 
+# Slots that hold several, or one where a plugin claims them.
+SLOTS = ("gradient", "wrap", "around")
 # Slots that are of no use where no stream of examples is learned.
 OF_STREAMS = (
     "around",
@@ -110,6 +112,7 @@ def method(config, name: str, items: int = 0) -> Method:
         known = [each for each, plugin in PLUGINS.items() if plugin.optimizer]
         checks.one_of("optimizer", optimizer, known)
     plugins = {each: PLUGINS[each] for each in dict.fromkeys([optimizer, *names])}
+    _claims(name, plugins)
     addresses = {
         each: {n: f"{each}.{n}" for n in plugin.numbers if n not in plugin.sets}
         for each, plugin in plugins.items()
@@ -142,14 +145,11 @@ def _check_reached(address: str, values: Sequence[float], items: int) -> None:
 def _claims(name: str, plugins: Mapping[str, Plugin]) -> str:
     """Refuses two plugins for one slot; returns the name of the optimiser, if any."""
     taken: dict[str, str] = {}
+    claimed = {slot for plugin in plugins.values() for slot in plugin.claims}
+    single = {"optimizer", "objective", "stream", *(claimed & set(SLOTS))}
     for each, plugin in plugins.items():
-        slots = [*plugin.claims, *plugin.options]
-        slots += [
-            slot
-            for slot in ("optimizer", "objective", "stream")
-            if getattr(plugin, slot)
-        ]
-        for slot in slots:
+        filled = [slot for slot in sorted(single) if getattr(plugin, slot)]
+        for slot in dict.fromkeys([*plugin.claims, *plugin.options, *filled]):
             if slot in taken:
                 raise ValueError(
                     f"method {name!r}: {taken[slot]} and {each} both claim {slot}, of "

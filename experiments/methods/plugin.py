@@ -43,7 +43,8 @@ class Plugin(NamedTuple):
       sets: numbers of the optimiser among its own, which replace the optimiser's.
       halfway: numbers that are items of the stream before the end of the run; where
         they are 0 in a configuration, half of them all.
-      claims: slots of which a method has one.
+      claims: slots of which a method has one; ``gradient``, ``wrap`` or ``around``,
+        where nothing beside it may fill them.
       options: options of the network that it learns with.
       optimizer: ``(setting, **numbers) -> transformation``; numbers include
         ``learning_rate``, which may be a schedule.

@@ -219,7 +219,10 @@ def problem(study: Study, config, name: str) -> Build:
     observed, around = maintained, shapes
     if network is not plain:
         around = _shapes(network)
-        observed = _maintained(made, _units(network, around, inputs))
+        found = _units(network, around, inputs)
+        if not found:  # of weights that are drawn: those of their means
+            found = units.find(network.predict, *around, inputs)
+        observed = _maintained(made, found)
         maintained = maintained if around[0] == shapes[0] else observed
     initializers = _initializers(study, shapes[0], around[0])
 

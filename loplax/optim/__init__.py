@@ -18,6 +18,10 @@ from loplax.optim.memory_aware_synapses import (
     memory_aware_synapses as memory_aware_synapses,
 )
 from loplax.optim.memory_aware_synapses import sensitivity as sensitivity
+from loplax.optim.mesu import Gaussian as Gaussian
+from loplax.optim.mesu import gaussian as gaussian
+from loplax.optim.mesu import mesu as mesu
+from loplax.optim.mesu import sample as sample
 from loplax.optim.metaplastic import metaplastic as metaplastic
 from loplax.optim.normalize_and_project import (
     normalize_and_project as normalize_and_project,

@@ -21,6 +21,7 @@ from flax.training import train_state
 from loplax import flax as loplax_flax
 from loplax import optim, units
 from loplax.units import paths
+from tests.optim import pairs
 
 # Few random bits, from a generator that compiles quickly.
 KEY = jax.random.key(3, impl="unsafe_rbg")
@@ -104,6 +105,10 @@ def metaplastic(groups, inner, number):
     return optax.chain(inner, optim.metaplastic(number))
 
 
+def mesu(groups, inner, number):
+    return pairs.of_means(optim.mesu(number))
+
+
 def synaptic_intelligence(groups, inner, number):
     tx = optim.synaptic_intelligence(inner, strength=number)
     return consolidated(tx, lambda params: ())
@@ -143,6 +148,7 @@ METHODS = {
     "hare_tortoise": wraps(optim.hare_tortoise, "momentum", 0.9, period=4),
     "l2_init": penalty(optim.l2_init, "weight_decay", 0.1),
     "memory_aware_synapses": fisher(optim.memory_aware_synapses),
+    "mesu": Method(mesu, 100.0, inner=False),
     "metaplastic": Method(metaplastic, 1.35),
     "normalize_and_project": Method(normalize, 1.0),
     "one_cycle": wraps(optim.one_cycle, "pct_start", 0.3),
@@ -325,8 +331,9 @@ HOLDING = pytest.mark.parametrize("name", [n for n in METHODS if METHODS[n].inne
 def test_the_table_has_every_transformation():
     factories = {name for name in vars(optim) if callable(getattr(optim, name))}
     factories = {name for name in factories if name.islower()}
-    # Some read states or give importances, one only marks states.
+    # Some read states or give importances, one only marks states, two are of weights.
     others = {"newly_replaced", "restartable", "fisher", "sensitivity", "permuted"}
+    others |= {"gaussian", "sample"}
     assert factories - others == set(METHODS)
 
 

@@ -11,6 +11,7 @@ import optax
 import pytest
 
 from loplax import optim
+from tests.optim import pairs
 
 STEPS = 7
 CONSTANT = jax.nn.initializers.constant(0.5)
@@ -115,6 +116,10 @@ def make_regularizers(groups, key, exponent, scale, **strength):
 def make_metaplastic(groups, key, learning_rate, m):
     inner = optim.adam(learning_rate, groups, eps_hat=True)
     return optax.chain(inner, optim.metaplastic(m))
+
+
+def make_mesu(groups, key, **numbers):
+    return pairs.of_means(optim.mesu(**numbers))
 
 
 def make_consolidating(groups, key, strength, decay):
@@ -243,6 +248,15 @@ CASES = {
         must_be_last=True,
         half=False,
     ),
+    "mesu": Case(
+        make_mesu,
+        {
+            "window": (10.0, 100.0),
+            "prior_mean": (0.0, 1.0),
+            "prior_deviation": (1.0, 0.5),
+            "clip": (0.2, 0.4),
+        },
+    ),
     "consolidating": Case(
         make_consolidating, {"strength": (0.5, 0.1), "decay": (0.9, 0.5)}
     ),
@@ -254,7 +268,7 @@ CASES = {
 }
 # Those whose course is not random, and those that draw other numbers in bfloat16.
 WITHOUT_KEY = {"a_gem", "in_sessions", "l2_init", "adam", "wrappers", "regularizers"}
-WITHOUT_KEY |= {"metaplastic", "consolidating", "synaptic_intelligence"}
+WITHOUT_KEY |= {"metaplastic", "mesu", "consolidating", "synaptic_intelligence"}
 NOISY = {"shrink_and_perturb", "ccbp", "upgd", "selective_weight_reinitialization"}
 # All other numbers enter the computation beside one of these.
 SWEEPS = [
@@ -269,6 +283,7 @@ SWEEPS = [
     ("l2_init", "weight_decay"),
     ("adam", "learning_rate"),
     ("metaplastic", "m"),
+    ("mesu", "window"),
     ("consolidating", "strength"),
 ]
 each_case = pytest.mark.parametrize("name", CASES)

@@ -13,7 +13,7 @@ import optax
 import pytest
 
 from experiments.methods import building, settings
-from loplax import nets, streams, supervised, units
+from loplax import nets, optim, streams, supervised, units
 from loplax.supervised import losses
 
 KEY = jax.random.key(1)
@@ -61,6 +61,7 @@ TOLD = {
     "old_outputs": False,
     "beside_head": False,
     "beside_adapters": False,
+    "examples": 4.0,
 }
 
 
@@ -130,6 +131,8 @@ def program(tx, name):
     if "plasticity_injection" in name:
         params = {"base": params, "new": params}
         features = {group.name: jnp.zeros(8) for group in INJECTED}
+    if "mesu" in name:
+        params = optim.gaussian(params, 0.5)
     tx = optax.with_extra_args_support(tx)
 
     def step(params, grads, reference, features):

@@ -26,6 +26,13 @@ def slots(name):
     return {*plugin.claims, *plugin.options, *plugin.sets, *single}
 
 
+def clash(one, other):
+    """Whether two plugins fill one slot that holds one thing, or that one claims."""
+    claimed = {*PLUGINS[one].claims, *PLUGINS[other].claims} & set(composing.SLOTS)
+    filled = lambda name: {slot for slot in claimed if getattr(PLUGINS[name], slot)}
+    return bool((slots(one) | filled(one)) & (slots(other) | filled(other)))
+
+
 def learns(name):
     """Whether a plugin changes the transformation, whose optimiser is SGD."""
     plugin = PLUGINS[name]
@@ -34,8 +41,8 @@ def learns(name):
 
 
 PAIRS = list(itertools.combinations(PLUGINS, 2))
-COMPOSING = [pair for pair in PAIRS if not slots(pair[0]) & slots(pair[1])]
-CLASHING = [pair for pair in PAIRS if slots(pair[0]) & slots(pair[1])]
+COMPOSING = [pair for pair in PAIRS if not clash(*pair)]
+CLASHING = [pair for pair in PAIRS if clash(*pair)]
 
 
 @functools.cache
@@ -63,7 +70,14 @@ def test_plugins_for_one_slot_are_refused(toy):
     for one, other in CLASHING:
         with pytest.raises(ValueError, match=rf"\b{one} and {other} both\b"):
             composing.method(config, f"{one}+{other}")
+    assert ("mesu", "ewc") in CLASHING and ("cbp", "mesu") in CLASHING
     assert ("cbp", "redo") in CLASHING and ("l2", "shrink_and_perturb") in CLASHING
+
+
+def test_an_optimiser_of_the_configuration_claims_its_slots_too(toy):
+    assert composing.method(toy.configured("mesu"), "bp").optimizer == "mesu"
+    with pytest.raises(ValueError, match="mesu and cbp both claim wrap"):
+        composing.method(toy.configured("mesu"), "cbp")
 
 
 def listed(name):

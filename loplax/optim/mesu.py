@@ -1,0 +1,203 @@
+"""MESU: weights with an uncertainty, which says how far each may still move."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from loplax import checks
+from loplax.optim import expected, paths
+
+
+class Gaussian(NamedTuple):
+    r"""Independent normal distributions, one for every weight.
+
+    Attributes:
+      mean: :math:`\mu`, a tree like the parameters.
+      deviation: :math:`\sigma`, another one of the same shapes.
+    """
+
+    mean: Any
+    deviation: Any
+
+
+def gaussian(params: Any, deviation: Any) -> Gaussian:
+    """Puts an uncertainty on parameters.
+
+    Args:
+      params: the parameters, which become the means.
+      deviation: standard deviation of all weights, above 0, or a tree of them like the
+        parameters. A number may be traced.
+
+    Returns:
+      The distributions, in the types of the parameters.
+
+    Raises:
+      ValueError: for a deviation that is not above 0.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from loplax import optim
+      >>> optim.gaussian({"w": jnp.zeros(2)}, 0.5).deviation["w"].tolist()
+      [0.5, 0.5]
+    """
+    one = jax.tree.structure(deviation) == jax.tree.structure(0)
+    for each in jax.tree.leaves(deviation):
+        checks.in_range("deviation", each, above=True)
+    like = lambda p, s: jnp.broadcast_to(s, jnp.shape(p)).astype(jnp.asarray(p).dtype)
+    if one:
+        return Gaussian(params, jax.tree.map(lambda p: like(p, deviation), params))
+    return Gaussian(params, jax.tree.map(like, params, deviation))
+
+
+def sample(weights: Gaussian, key: jax.Array) -> Any:
+    r"""Draws parameters, through which gradients pass to both halves.
+
+    .. math::
+      \omega = \mu + \sigma \epsilon, \qquad \epsilon \sim \mathcal{N}(0, 1)
+
+    Args:
+      weights: the distributions.
+      key: typed key, used up.
+
+    Returns:
+      A tree like ``weights.mean``.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> from loplax import optim
+      >>> weights = optim.gaussian({"w": jnp.ones(1000)}, 0.1)
+      >>> drawn = optim.sample(weights, jax.random.key(0))["w"]
+      >>> print(f"{drawn.mean():.2f} {drawn.std():.2f}")
+      0.99 0.10
+    """
+    checks.typed_key(key)
+    means, treedef = jax.tree.flatten(weights.mean)
+    keys = treedef.unflatten(jax.random.split(key, max(len(means), 1))[: len(means)])
+
+    def draw(mean, deviation, key):
+        return mean + deviation * jax.random.normal(key, mean.shape, mean.dtype)
+
+    return jax.tree.map(draw, weights.mean, weights.deviation, keys)
+
+
+def mesu(
+    window: float | jax.Array,
+    *,
+    prior_mean: float | jax.Array = 0.0,
+    prior_deviation: float | jax.Array = 1.0,
+    clip: float | jax.Array | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    r"""Metaplasticity from synaptic uncertainty: learns, and forgets, by Bayes' rule.
+
+    Each weight is a normal distribution. With the loss :math:`C` of a minibatch, a
+    **sum** over its examples, expected over weights :math:`\omega = \mu + \sigma
+    \epsilon`,
+
+    .. math::
+      \Delta \mu &= - \sigma^2 \frac{\partial C}{\partial \mu}
+        + \frac{\sigma^2}{N \sigma_p^2} (\mu_p - \mu) \\
+      \Delta \sigma &= - \frac{\sigma^2}{2} \frac{\partial C}{\partial \sigma}
+        + \frac{\sigma}{2 N \sigma_p^2} (\sigma_p^2 - \sigma^2)
+
+    So what many examples depend on becomes sure, and moves little; what nothing depends
+    on goes back to the prior. No task has to have an end. Where :math:`C` has the
+    curvature :math:`h` at every step, :math:`\sigma` ends at the posterior of
+    :math:`N` minibatches,
+
+    .. math::
+      \sigma^{-2} = N h + \sigma_p^{-2}.
+
+    It is the whole optimiser: no learning rate is needed, and one that follows leaves
+    this fixed point as it is. It approximates Newton's method by the diagonal, and so
+    is stable only while :math:`\sigma^2 h` is well below 1. The authors' runs have
+    minibatches of one example, or bound the steps by ``clip``.
+
+    Args:
+      window: :math:`N`, the minibatches that are remembered, above 0; the larger, the
+        less is forgotten. May be traced, as all numbers here.
+      prior_mean: :math:`\mu_p`.
+      prior_deviation: :math:`\sigma_p`, above 0.
+      clip: no step is longer than this times :math:`\sigma`. Default: none is bounded.
+
+    Returns:
+      The transformation of gradients for a `Gaussian`, without state. ``update`` needs
+      ``params``, and takes ``examples=``, by which gradients of a mean over so many
+      examples become those of a sum; by default 1.
+
+    Raises:
+      ValueError: for numbers out of range; in ``update``, for parameters that are no
+        `Gaussian`.
+
+    Example:
+      One weight, of which every minibatch says that it is 3 with variance 1:
+
+      >>> import jax, jax.numpy as jnp, optax
+      >>> from loplax import optim
+      >>> loss = lambda weights, key: 0.5 * (optim.sample(weights, key) - 3.0) ** 2
+      >>> tx = optim.mesu(window=99)
+      >>> def step(weights, key):
+      ...   keys = jax.random.split(key, 100)  # the expectation over weights
+      ...   mean = lambda w: jax.vmap(loss, (None, 0))(w, keys).mean()
+      ...   updates, _ = tx.update(jax.grad(mean)(weights), (), weights)
+      ...   return optax.apply_updates(weights, updates), None
+      >>> weights = optim.gaussian(jnp.array(0.0), 0.5)
+      >>> weights, _ = jax.lax.scan(
+      ...   step, weights, jax.random.split(jax.random.key(0), 1000)
+      ... )
+      >>> print(f"{weights.mean:.2f} {weights.deviation:.2f}")  # 1 / sqrt(99 + 1)
+      2.97 0.10
+
+    References:
+      Bonnet et al., `Bayesian continual learning and forgetting in neural networks
+      <https://doi.org/10.1038/s41467-025-64601-w>`_, Nature Communications 2025
+      (`arXiv <https://arxiv.org/abs/2504.13569>`_); ``clip`` is in the authors' code
+      for CIFAR.
+    """
+    checks.in_range("window", window, above=True)
+    checks.in_range("prior_mean", prior_mean, -float("inf"))
+    checks.in_range("prior_deviation", prior_deviation, above=True)
+    if clip is not None:
+        checks.in_range("clip", clip, above=True)
+    trust = 1 / (window * prior_deviation**2)  # in the prior, at each step
+
+    def moves(grads, weights, examples):
+        """The steps of one leaf, in its own precision or float32."""
+        wide = (paths.at_least_float32(x) for x in (*weights, *grads))
+        mean, deviation, slope_mean, slope_deviation = wide
+        variance = deviation**2
+        to_prior = trust * (prior_mean - mean)
+        wider = trust * (prior_deviation**2 - variance)
+        move_mean = variance * (to_prior - examples * slope_mean)
+        move_deviation = deviation * wider - variance * examples * slope_deviation
+        return move_mean, move_deviation / 2
+
+    def update(grads, state, params=None, *, examples=1, **extra_args):
+        del extra_args
+        expected.required_params(params)
+        _require_gaussian(params)
+
+        def one(mean, deviation, slope_mean, slope_deviation):
+            slopes = slope_mean, slope_deviation
+            found = moves(slopes, (mean, deviation), examples)
+            if clip is not None:
+                most = clip * jnp.abs(deviation)
+                found = tuple(jnp.clip(move, -most, most) for move in found)
+            kinds = (slope.dtype for slope in slopes)
+            return Gaussian(*(x.astype(k) for x, k in zip(found, kinds, strict=True)))
+
+        pairs = jax.tree.map(one, *params, *grads)
+        is_pair = lambda leaf: isinstance(leaf, Gaussian)
+        pick = lambda i: jax.tree.map(lambda pair: pair[i], pairs, is_leaf=is_pair)
+        return Gaussian(pick(0), pick(1)), state
+
+    return optax.GradientTransformationExtraArgs(optax.init_empty_state, update)
+
+
+def _require_gaussian(params: Any) -> None:
+    if not isinstance(params, Gaussian):
+        raise ValueError(
+            "mesu needs parameters with an uncertainty, optim.gaussian(params, "
+            f"deviation), got {type(params).__name__}."
+        )
