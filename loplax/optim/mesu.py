@@ -42,12 +42,11 @@ def gaussian(params: Any, deviation: Any) -> Gaussian:
       >>> optim.gaussian({"w": jnp.zeros(2)}, 0.5).deviation["w"].tolist()
       [0.5, 0.5]
     """
-    one = jax.tree.structure(deviation) == jax.tree.structure(0)
     for each in jax.tree.leaves(deviation):
         checks.in_range("deviation", each, above=True)
     like = lambda p, s: jnp.broadcast_to(s, jnp.shape(p)).astype(jnp.asarray(p).dtype)
-    if one:
-        return Gaussian(params, jax.tree.map(lambda p: like(p, deviation), params))
+    if jax.tree_util.treedef_is_leaf(jax.tree.structure(deviation)):
+        deviation = jax.tree.map(lambda p: deviation, params)
     return Gaussian(params, jax.tree.map(like, params, deviation))
 
 
@@ -73,13 +72,9 @@ def sample(weights: Gaussian, key: jax.Array) -> Any:
       0.99 0.10
     """
     checks.typed_key(key)
-    means, treedef = jax.tree.flatten(weights.mean)
-    keys = treedef.unflatten(jax.random.split(key, max(len(means), 1))[: len(means)])
-
-    def draw(mean, deviation, key):
-        return mean + deviation * jax.random.normal(key, mean.shape, mean.dtype)
-
-    return jax.tree.map(draw, weights.mean, weights.deviation, keys)
+    noise = optax.tree.random_like(key, weights.mean)
+    draw = lambda mean, deviation, epsilon: mean + deviation * epsilon
+    return jax.tree.map(draw, weights.mean, weights.deviation, noise)
 
 
 def mesu(
