@@ -302,6 +302,24 @@ def test_all_figures_are_drawn(found):
     assert "of the first session" in titles and "of all so far" in titles
 
 
+def test_uncertain_weights_learn_in_a_study(tiny, launched):
+    """Seeds side by side, with diagnostics of the means; what works on weights not."""
+    new = {"methods": ("mesu", "er+mesu"), "observe": ("weights", "features")}
+    dataset = launched(None, NAME, tiny(**new))
+    for measure in ("loss", "dead", "weight_magnitude"):
+        assert np.isfinite(dataset[measure]).all()
+    assert np.isfinite(dataset["test_accuracy"].sel(subset="all")).all()
+    for loss in dataset["loss"].values:
+        assert len(np.unique(loss)) == loss.size
+    for method, slot in {
+        "cbp": "wrap",
+        "l2_init": "gradient",
+        "lora": "around",
+    }.items():
+        with pytest.raises(ValueError, match=rf"mesu and {method} both claim {slot}"):
+            launched(None, NAME, tiny(methods=(f"mesu+{method}",)))
+
+
 def test_many_sessions_have_a_figure_of_their_own(tiny, launched):
     new = {"order": "permutations", "sessions": 10, "subsets": "recent"}
     sizes = {"steps": 2, "methods": ("bp",), "observe": ("features",)}
