@@ -175,10 +175,12 @@ def launch(
     usual = configs.get_config(known)  # also if the user has a file with other presets
     plugins = {name: composing.method(config, name).plugins for name in methods}
     variants = settings.variants(config, plugins)
+    made = {variant: study.method(own, name) for variant, name, own in variants}
+    settings.check_swept(config, plugins)  # known methods first, and all they refuse
     on_cpu = found[0].platform == "cpu"
     dataset = sweep.run(
         workdir,
-        {variant: study.method(own, name) for variant, name, own in variants},
+        made,
         key=jax.random.key(config.seed),
         num_seeds=config.seeds,
         num_segments=number,

@@ -97,6 +97,26 @@ def _asked(config) -> list[tuple[str, list]]:
     return [(at, list(values)) for at, values in flatten(config.sweep) if len(values)]
 
 
+def check_swept(config, methods: Mapping[str, Iterable[str]]) -> None:
+    """Refuses values to sweep that belong to a plugin of no method.
+
+    Args:
+      config: the configuration.
+      methods: for every method its plugins.
+
+    Raises:
+      ValueError: if there are any.
+    """
+    used = {plugin for plugins in methods.values() for plugin in plugins}
+    for address, _ in _asked(config):
+        plugin = address.partition(".")[0]
+        if plugin in PLUGINS and plugin not in used:
+            raise ValueError(
+                f"{address} is swept, but no method of {list(methods)} has it: add one "
+                f"with {plugin}, or sweep it no more, sweep.{address}=()."
+            )
+
+
 def variants(config, methods: Mapping[str, Iterable[str]]) -> list[tuple]:
     """The methods to run: each in all combinations of its swept choices.
 
@@ -109,17 +129,8 @@ def variants(config, methods: Mapping[str, Iterable[str]]) -> list[tuple]:
       ``er`` in a configuration with that capacity.
 
     Raises:
-      ValueError: for a value of another type than the default's, or if what is swept
-        belongs to no method.
+      ValueError: for a value of another type than the default's.
     """
-    used = {plugin for plugins in methods.values() for plugin in plugins}
-    for address, _ in _asked(config):
-        plugin = address.partition(".")[0]
-        if plugin in PLUGINS and plugin not in used:
-            raise ValueError(
-                f"{address} is swept, but no method of {list(methods)} has it: add one "
-                f"with {plugin}, or sweep it no more, sweep.{address}=()."
-            )
     asked = {at: values for at, values in _asked(config) if at in _CHOICES}
     for address, values in asked.items():
         default = _CHOICES[address]

@@ -271,6 +271,7 @@ BAD = [
         for bad in RATE_OF_CBP
         for of, rate in (("", bad), ("sweep__", (bad,)))
     ),
+    ({"methods": ("l2",), "sweep__cbp__decay_rate": (0.9,)}, "add one with cbp"),
     ({"seeds": 0}, "seeds.*0"),
     ({"seed": -1}, "seed.*-1"),
     ({"seed": 2**70}, "seed"),

@@ -296,7 +296,9 @@ def test_each_combination_of_swept_choices_is_a_method(toy):
         ({"cbp": {"decay_rate": (0.9,)}}, r"cbp.decay_rate is swept, but no method"),
     ],
 )
-def test_choices_that_cannot_be_swept_are_refused(toy, sweep, message):
+def test_what_cannot_be_swept_is_refused(toy, sweep, message):
     config = toy.configured(sweep=sweep)
     with pytest.raises(ValueError, match=message):
-        settings.variants(config, {"er": composing.method(config, "er").plugins})
+        plugins = {"er": composing.method(config, "er").plugins}
+        settings.variants(config, plugins)
+        settings.check_swept(config, plugins)
