@@ -1,5 +1,6 @@
 """What is tested apart while sessions come in turn."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -49,12 +50,8 @@ def held_out(
       The tests, given the state of `loplax.streams.sessions`.
     """
     tests = test[1].size
-    each = [
-        lambda own, now, last, i=i: (own == i) & (i <= now) for i in range(sessions)
-    ]
-    kinds = SUBSETS.get(
-        subsets, dict(zip(map(str, range(sessions)), each, strict=True))
-    )
+    sessions_apart = {str(i): functools.partial(_seen, i) for i in range(sessions)}
+    kinds = SUBSETS.get(subsets, sessions_apart)
 
     def some(state, i):
         places = i * size + jnp.arange(size)
@@ -82,6 +79,11 @@ def probe(test: tuple[jax.Array, jax.Array], number: int) -> Callable[[Any], Any
         return _at(test, state, first + jnp.arange(number) % jnp.maximum(size, 1))
 
     return batch
+
+
+def _seen(session: int, own, now, last) -> jax.Array:
+    """Which examples are of one session, once it has begun."""
+    return (own == session) & (own <= now)
 
 
 def _at(test, state, places) -> tuple[jax.Array, jax.Array]:

@@ -186,11 +186,13 @@ def run(
     programs = compiling.Programs(key, data, devices, compiler_options or {})
     with contextlib.closing(programs):
         asked, dataset = asking.trace(asked, known, folder, programs)
-        how: dict[str, Any] = {"known": known, "overwrite": overwrite}
-        how["versions"] = _versions(devices)
-        opened = (
-            storage.opened(*fixed, **how) if folder else contextlib.nullcontext(known)
+        how = functools.partial(
+            storage.opened,
+            known=known,
+            versions=_versions(devices),
+            overwrite=overwrite,
         )
+        opened = how(*fixed) if folder else contextlib.nullcontext(known)
         with opened as found:
             study = loop.Study(
                 folder, dataset, key, asked.target, programs, seconds, keep_states
