@@ -9,13 +9,14 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
 import pytest
 import xarray
 
-from loplax.studies import results, sweep
+from loplax.studies import compiling, results, runs, sweep
 from tests.studies import toys
 from tests.studies.toys import DEAF, WALK, init, segment, study
 
@@ -287,9 +288,25 @@ def test_a_scheduler_may_stop_a_process(tmp_path, plain):
     assert 0 < done < 80_000 and states[-1].name == f"000001-{done:08d}.npz"
 
 
-def test_the_bar_is_some_lines_where_there_is_no_terminal(tmp_path):
+def test_the_bar_is_some_lines_where_there_is_no_terminal(
+    tmp_path, capsys, monkeypatch
+):
     """They tell compilation, method and speed, and have no carriage returns."""
-    text = toys.ended(toys.start(tmp_path, progress=True, unit="example"))
+    compiled, ready, asked = runs.compiled, compiling.Programs.ready, threading.Event()
+
+    def late(*given):  # else it may be compiled before the bar is shown
+        asked.wait(60)
+        return compiled(*given)
+
+    def noted(*given):
+        found = ready(*given)
+        asked.set()
+        return found
+
+    monkeypatch.setattr(runs, "compiled", late)
+    monkeypatch.setattr(compiling.Programs, "ready", noted)
+    study(tmp_path, progress=True, unit="example")
+    text = capsys.readouterr().err
     assert "\r" not in text and "compiling walk (1/2)" in text
     assert "deaf (2/2): 100%" in text and "example/s" in text
     assert "4.32k/4.32k" in text  # 3 seeds, 2 + 4 arms, 6 segments of 40
