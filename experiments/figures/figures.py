@@ -14,6 +14,7 @@ import xarray
 from experiments.figures import words
 from experiments.launch import command_line
 from experiments.methods import composing
+from loplax import metrics
 from loplax.studies import comparisons, looks, panels, plots, results, statistics
 
 GROUP = 8  # arms in one panel of the main figure, at most
@@ -240,7 +241,7 @@ def _sweep(dataset, shown: Figure, own, lines, columns):
 
 def _subsets(dataset, shown: Figure, own, lines):
     parted = [str(name) for name in dataset if "subset" in dataset[name].dims]
-    names = [name for name in parted if not name.endswith("_start")]
+    names = [name for name in parted if not name.endswith(metrics.continual.AT_START)]
     labels = [words.subset(name) for name in dataset["subset"].values.tolist()]
     dataset = dataset.assign_coords(subset=labels)
     cells = [(name, arm) for name in names for arm in own]
