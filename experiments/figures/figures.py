@@ -112,9 +112,10 @@ def draw(
 def appearance(arms: Mapping[str, str]) -> dict[str, looks.Look]:
     """How arms look, by name, from the method of each."""
     # Behind a method's name there may be a directory, a choice, or what is tested.
-    bare = {name: name.partition(" ")[0] for name in arms.values()}
-    labels = {n: composing.label(m) + n.removeprefix(m) for n, m in bare.items()}
-    colours = {name: composing.colour(method) for name, method in bare.items()}
+    bare = {arm: arm.partition(" ")[0] for arm in arms}
+    shown = {arm: words.arm(arm).removeprefix(m) for arm, m in bare.items()}
+    labels = {arm: composing.label(m) + shown[arm] for arm, m in bare.items()}
+    colours = {arm: composing.colour(m) for arm, m in bare.items()}
     return looks.assign(arms, labels, colours)
 
 
