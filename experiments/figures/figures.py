@@ -14,6 +14,7 @@ import xarray
 from experiments.figures import words
 from experiments.launch import command_line
 from experiments.methods import composing
+from loplax import metrics
 from loplax.studies import comparisons, looks, panels, plots, results, statistics
 
 GROUP = 8  # arms in one panel of the main figure, at most
@@ -111,9 +112,10 @@ def draw(
 def appearance(arms: Mapping[str, str]) -> dict[str, looks.Look]:
     """How arms look, by name, from the method of each."""
     # Behind a method's name there may be a directory, a choice, or what is tested.
-    bare = {name: name.partition(" ")[0] for name in arms.values()}
-    labels = {n: composing.label(m) + n.removeprefix(m) for n, m in bare.items()}
-    colours = {name: composing.colour(method) for name, method in bare.items()}
+    bare = {arm: arm.partition(" ")[0] for arm in arms}
+    shown = {arm: words.arm(arm).removeprefix(m) for arm, m in bare.items()}
+    labels = {arm: composing.label(m) + shown[arm] for arm, m in bare.items()}
+    colours = {arm: composing.colour(m) for arm, m in bare.items()}
     return looks.assign(arms, labels, colours)
 
 
@@ -240,7 +242,7 @@ def _sweep(dataset, shown: Figure, own, lines, columns):
 
 def _subsets(dataset, shown: Figure, own, lines):
     parted = [str(name) for name in dataset if "subset" in dataset[name].dims]
-    names = [name for name in parted if not name.endswith("_start")]
+    names = [name for name in parted if not name.endswith(metrics.continual.AT_START)]
     labels = [words.subset(name) for name in dataset["subset"].values.tolist()]
     dataset = dataset.assign_coords(subset=labels)
     cells = [(name, arm) for name in names for arm in own]

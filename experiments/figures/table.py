@@ -24,7 +24,8 @@ def frame(
       dataset: the results.
       shown: the metric, and how many bins to average; where the metric has subsets,
         see `statistics.over_subsets`.
-      baseline: the arm to compare with; the first if there is none.
+      baseline: the arm to compare with, as the results name it; the first if there is
+        none.
 
     Returns:
       The columns ``arm``; the first and the last bins, mean and 95% interval; of the
@@ -47,7 +48,7 @@ def frame(
     ends = sorted({0, dataset.sizes["bin"] - 1})
     names = [f"first {size:,} {shown.steps}", f"last {size:,}"][: len(ends)]
     found = statistics.summary(dataset, metric, ends)
-    cells = {"arm": dataset["arm"].values}
+    cells = {"arm": [words.arm(name) for name in dataset["arm"].values]}
     for i, name in enumerate(names):
         cells[name] = _column(found.isel(bin=i), ("mean", "low", "high"))
     last = found.isel(bin=-1)
@@ -74,9 +75,10 @@ def frame(
 def _against(found: xarray.Dataset, arms: np.ndarray) -> dict[str, list[str]]:
     baseline = found.attrs["baseline"]
     found = found.reindex(arm=arms)
+    names = ("mean", "low", "high")
     share = ("improvement", "improvement_low", "improvement_high")
     return {
-        f"minus {baseline}": _column(found, ("mean", "low", "high"), sign="+"),
+        f"minus {words.arm(baseline)}": _column(found, names, sign="+"),
         "better": _column(found, share, decimals=2),
     }
 

@@ -48,6 +48,16 @@ def metric(name: str) -> str:
     return DIAGNOSTICS.get(name, name)
 
 
+def arm(name: str) -> str:
+    """What tables and legends call an arm: ``redo redo.period=3`` is ``redo period=3``.
+
+    A method that is one plugin does not repeat its name in its own addresses; all
+    others stay whole, as do those of a method of several plugins.
+    """
+    method = name.partition(" ")[0]
+    return name.replace(f" {method}.", " ")
+
+
 def subset(name: str) -> str:
     """What figures call a part of the tests: tasks are numbered from 1."""
     return f"task {int(name) + 1}" if name.isdigit() else name

@@ -194,7 +194,7 @@ def table(
             ends = means[[0, -1]] if means.size else (np.nan, np.nan)
             alike = [_rank_correlation(each) for each in cost]
             rows.append(
-                (arm, path, size.mean(), size.max(), *ends, np.mean(alike)),
+                (words.arm(arm), path, size.mean(), size.max(), *ends, np.mean(alike)),
             )
     return pandas.DataFrame(rows, columns=names)
 

@@ -106,13 +106,11 @@ def method(config, name: str, items: int = 0) -> Method:
     names = "+".join(parts).split("+")
     if len(set(names)) < len(names):
         raise ValueError(f"method {name!r} names a plugin twice.")
-    optimizer = _claims(name, {each: PLUGINS[each] for each in names})
-    if not optimizer:
-        optimizer = config.optimizer
-        known = [each for each, plugin in PLUGINS.items() if plugin.optimizer]
-        checks.one_of("optimizer", optimizer, known)
+    known = [each for each, plugin in PLUGINS.items() if plugin.optimizer]
+    optimizer = next((each for each in names if each in known), config.optimizer)
+    checks.one_of("optimizer", optimizer, known)
     plugins = {each: PLUGINS[each] for each in dict.fromkeys([optimizer, *names])}
-    _claims(name, plugins)
+    _check_claims(name, plugins)
     addresses = {
         each: {n: f"{each}.{n}" for n in plugin.numbers if n not in plugin.sets}
         for each, plugin in plugins.items()
@@ -142,8 +140,8 @@ def _check_reached(address: str, values: Sequence[float], items: int) -> None:
             )
 
 
-def _claims(name: str, plugins: Mapping[str, Plugin]) -> str:
-    """Refuses two plugins for one slot; returns the name of the optimiser, if any."""
+def _check_claims(name: str, plugins: Mapping[str, Plugin]) -> None:
+    """Refuses two plugins for one slot."""
     taken: dict[str, str] = {}
     claimed = {slot for plugin in plugins.values() for slot in plugin.claims}
     single = {"optimizer", "objective", "stream", *(claimed & set(SLOTS))}
@@ -156,7 +154,6 @@ def _claims(name: str, plugins: Mapping[str, Plugin]) -> str:
                     "which a method has one."
                 )
             taken[slot] = each
-    return taken.get("optimizer", "")
 
 
 def _of_optimizer(config, name, plugins, optimizer: str) -> dict[str, str]:

@@ -10,6 +10,7 @@ from experiments.methods import (
     rehearsing,
     remembering,
     replacing,
+    uncertain,
 )
 from experiments.methods.plugin import Plugin
 
@@ -22,6 +23,7 @@ TABLES: tuple[tuple[str, dict[str, Plugin]], ...] = (
     (rehearsing.__doc__, rehearsing.REHEARSING),
     (consolidating.__doc__, consolidating.CONSOLIDATING),
     (remembering.__doc__, remembering.REMEMBERING),
+    (uncertain.__doc__, uncertain.UNCERTAIN),
 )
 PLUGINS: dict[str, Plugin] = {
     name: plugin for _, table in TABLES for name, plugin in table.items()

@@ -219,10 +219,7 @@ def problem(study: Study, config, name: str) -> Build:
     observed, around = maintained, shapes
     if network is not plain:
         around = _shapes(network)
-        found = _units(network, around, inputs)
-        if not found:  # of weights that are drawn: those of their means
-            found = units.find(network.predict, *around, inputs)
-        observed = _maintained(made, found)
+        observed = _maintained(made, _units(network, around, inputs))
         maintained = maintained if around[0] == shapes[0] else observed
     initializers = _initializers(study, shapes[0], around[0])
 
@@ -272,7 +269,8 @@ def _shapes(network: Network) -> tuple[Any, Any]:
 
 
 def _units(network: Network, shapes: tuple[Any, Any], inputs) -> units.Units:
-    return units.find(network.apply, *shapes, inputs, has_aux=True)
+    """The hidden layers, as tests see them: where it learns, weights may be drawn."""
+    return units.find(network.predict, *shapes, inputs)
 
 
 def _maintained(made: composing.Method, found: units.Units) -> units.Units:

@@ -20,6 +20,9 @@ unless the function says that it passes over NaN.
 from loplax.metrics import arrays
 from loplax.metrics.arrays import Array
 
+# Names of metrics end in it, where these are of the start of a session.
+AT_START = "_start"
+
 
 def accuracy_matrix(accuracy: Array, task: Array, sessions: int | None = None) -> Array:
     r"""Accuracy of every task when each session has ended: R.

@@ -158,8 +158,9 @@ def _runs(dataset: xarray.Dataset, metric: str, joint: int | None) -> _Runs:
     if tasks and sessions > tasks:
         raise ValueError(f"{sessions} tasks, but the subsets are {', '.join(names)}")
     starts = np.full((*over.shape, len(names)), np.nan)
-    if f"{metric}_start" in dataset:
-        begun = get(f"{metric}_start").sel(subset=names).values
+    at_start = metric + metrics.continual.AT_START
+    if at_start in dataset:
+        begun = get(at_start).sel(subset=names).values
         starts = metrics.by_session(begun, task, sessions, 1)[..., 0, :]
     subsets = names + [name for name in _NAMED if name not in names]
     accuracy = _with_named(values, task, subsets, tasks)

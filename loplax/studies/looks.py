@@ -31,7 +31,8 @@ def assign(
 
     Args:
       arms: for the name of each arm its method.
-      labels: what to call the methods; their names otherwise.
+      labels: what to call arms, or methods, behind which the rest of an arm's name
+        follows; their names otherwise.
       colours: colours of arms or of methods; that of a method is its place among the
         methods otherwise.
 
@@ -52,8 +53,8 @@ def assign(
         colour = colours.get(arm, colours.get(method, own))
         style = STYLES[(used.get(colour, 0) + i // SOLID) % len(STYLES)]
         used[colour] = used.get(colour, 0) + 1
-        label = labels.get(method, method) + arm.removeprefix(method)
-        found[arm] = Look(label, colour, style)
+        named = labels.get(method, method) + arm.removeprefix(method)
+        found[arm] = Look(labels.get(arm, named), colour, style)
     return found
 
 

@@ -125,7 +125,7 @@ def _test_start(problem: Problem, state: TrainState, begins: jax.Array) -> Metri
     test = functools.partial(evaluation.test, problem)
     tested = branch.cond(begins, test, None, state)
     value = lambda x: jnp.where(begins, x, jnp.nan)
-    return {f"{name}_start": value(x) for name, x in tested.items()}
+    return {name + metrics.continual.AT_START: value(x) for name, x in tested.items()}
 
 
 def _end(problem: Problem, state: TrainState) -> TrainState:

@@ -170,6 +170,25 @@ def test_colours_and_labels_are_those_of_the_methods_in_every_figure():
                 assert colour == known[" ".join(text.split()).partition(" rate=")[0]]
 
 
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("cbp cbp.decay_rate=1 learning_rate=2", "cbp decay_rate=1 learning_rate=2"),
+        ("cbp (runs/cbp.1) cbp.decay_rate=1", "cbp (runs/cbp.1) decay_rate=1"),
+        ("cbp adam.b1=1", "cbp adam.b1=1"),
+        ("cbp+l2 cbp.decay_rate=1", "cbp+l2 cbp.decay_rate=1"),
+        ("sgm er.capacity=5", "sgm er.capacity=5"),
+        ("er er.capacity=5 (ema)", "er capacity=5 (ema)"),
+    ],
+)
+def test_a_plugin_alone_is_named_once(name, shown):
+    assert words.arm(name) == shown
+    method = name.partition(" ")[0]
+    for variant in (method, name):
+        (look,) = figures.appearance({name: variant}).values()
+        assert look.label == shown.replace(method, composing.label(method), 1)
+
+
 def test_a_view_sees_the_best_arms_and_the_configuration():
     seen = []
 

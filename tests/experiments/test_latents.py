@@ -114,7 +114,7 @@ def test_costs_are_those_of_the_loss_on_the_last_task(arms):
 def test_the_program_draws_and_tells(workdir, capsys):
     latents.main([str(workdir), "--runs=2", "--examples=300"])
     said = capsys.readouterr().out
-    assert "metaplastic metaplastic.m=20" in said and "hidden_0/kernel" in said
+    assert "metaplastic m=20" in said and "hidden_0/kernel" in said
     for name in ("latents", "switching"):
         assert (workdir / f"{name}.png").read_bytes()[:4] == b"\x89PNG"
 

@@ -97,6 +97,15 @@ def test_what_has_no_value_yet():
     assert "1 of 9 runs diverged" in text
 
 
+def test_a_plugin_alone_is_named_once():
+    kinds = {"loss": (np.dtype("float32"), False)}
+    rates = {"cbp.decay_rate": [0.1, 0.2]}
+    dataset = results.empty(["cbp", "cbp"], rates, [0], [20.0], kinds)
+    frame = table.frame(dataset, SHOWN, "cbp cbp.decay_rate=0.2")
+    assert frame["arm"].tolist() == ["cbp decay_rate=0.1", "cbp decay_rate=0.2"]
+    assert "minus cbp decay_rate=0.2" in frame
+
+
 def test_a_table_of_one_bin_and_one_arm():
     dataset = study(bins=1).isel(arm=[0])
     assert list(table.frame(dataset, SHOWN)) == ["arm", "first 20 examples", "diverged"]

@@ -101,6 +101,8 @@ def test_looks_are_all_different_and_the_callers():
     ]
     assert [each.colour for each in named.values()] == ["k", "#123456", "#123456"]
     assert named["cbp rate=1"].style != named["cbp rate=2"].style
+    (own,) = looks.assign({"cbp rate=1": "cbp"}, {"cbp rate=1": "slow"}).values()
+    assert own.label == "slow"
 
 
 def test_curves_of_a_running_study_end_where_it_is():

@@ -68,9 +68,10 @@ def test_plugins_for_different_slots_compose(toy, first):
 def test_plugins_for_one_slot_are_refused(toy):
     config = toy.configured()
     for one, other in CLASHING:
-        with pytest.raises(ValueError, match=rf"\b{one} and {other} both\b"):
+        either = rf"\b({one} and {other}|{other} and {one}) both\b"
+        with pytest.raises(ValueError, match=either):
             composing.method(config, f"{one}+{other}")
-    assert ("mesu", "ewc") in CLASHING and ("cbp", "mesu") in CLASHING
+    assert ("ewc", "mesu") in CLASHING and ("cbp", "mesu") in CLASHING
     assert ("cbp", "redo") in CLASHING and ("l2", "shrink_and_perturb") in CLASHING
 
 
