@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,11 +22,28 @@ def in_range(
     above: bool = False,
     below: bool = False,
 ) -> None:
-    """Raises ``ValueError`` unless ``low <= value <= high``.
+    """Raises ``ValueError`` unless ``value`` is a scalar and ``low <= value <= high``.
 
-    It is ``low <`` if ``above``, and ``< high`` if ``below``. Traced values pass: a
-    sweep checks its settings before it traces them.
+    It is ``low <`` if ``above``, and ``< high`` if ``below``. Any traced scalar passes:
+    a sweep checks its settings before it traces them.
     """
+    if np.ndim(value):
+        raise ValueError(
+            f"{name} must be one number, got an array of shape {np.shape(value)}."
+        )
+    all_in_range(name, value, low, high, above=above, below=below)
+
+
+def all_in_range(
+    name: str,
+    value,
+    low: float = 0.0,
+    high: float = math.inf,
+    *,
+    above: bool = False,
+    below: bool = False,
+) -> None:
+    """As `in_range`, of every number of an array."""
     if isinstance(value, jax.core.Tracer):
         return
     given, value = value, np.asarray(value)
@@ -45,11 +63,18 @@ def in_range(
         )
 
 
-def whole(name: str, value, low: int) -> None:
-    """Raises ``ValueError`` unless ``value`` is whole and at least ``low``."""
+def whole(name: str, value, low: int) -> Any:
+    """The value as an ``int``, or as it is if traced.
+
+    Raises:
+      ValueError: unless it is whole and at least ``low``.
+    """
     in_range(name, value, low)
-    if not isinstance(value, jax.core.Tracer) and np.any(np.asarray(value) % 1):
+    if isinstance(value, jax.core.Tracer):
+        return value
+    if value % 1:
         raise ValueError(f"{name} must be a whole number, got {value}.")
+    return int(value)
 
 
 def one_of(name: str, value: str, known: Sequence[str]) -> None:

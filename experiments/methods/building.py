@@ -6,7 +6,7 @@ from typing import Any
 import optax
 
 from experiments.methods.composing import Method
-from experiments.methods.plugin import Setting
+from experiments.methods.plugin import Setting, Stage
 from loplax import checks, optim, streams
 from loplax.optim import keys
 from loplax.supervised import Network, Problem
@@ -35,7 +35,7 @@ def transformation(
 
     Returns:
       The transformation: what is done to gradients, then the optimiser, and around it
-      what the other plugins put there, in the order of their names.
+      what the other plugins put there, by their stages and in the order of their names.
 
     Raises:
       ValueError: for a number out of range.
@@ -53,7 +53,7 @@ def transformation(
 
     numbers = made.own(made.optimizer, hparams)
     rate = schedule(numbers.pop("learning_rate"))
-    rate_last = any(plugin.rate_last for plugin in made.plugins.values())
+    rate_last = any(plugin.stage == Stage.RATE for plugin in made.plugins.values())
     numbers["learning_rate"] = 1.0 if rate_last else rate
     optimizer = made.plugins[made.optimizer].optimizer
     tx = optimizer(setting(made.optimizer), **numbers)
@@ -63,24 +63,15 @@ def transformation(
         tx = optax.chain(build(setting(each), **_given(made, each, hparams)), tx)
     for each, build in _filled(made, "wrap"):
         tx = build(tx, setting(each), **_given(made, each, hparams))
-        if made.plugins[each].rate_last:
+        if made.plugins[each].stage == Stage.RATE:
             # So that a schedule counts the steps of all that learns in turn.
             tx = optax.chain(tx, optax.scale_by_learning_rate(rate, flip_sign=False))
     return optax.with_extra_args_support(tx)
 
 
 def _filled(made: Method, slot: str) -> Iterable[tuple[str, Callable]]:
-    """Plugins that fill a slot, with what they put there, in the order of their names.
-
-    The learning rate belongs to the optimiser, so what delays it comes first.
-    """
-
-    def order(item) -> tuple[bool, ...]:
-        plugin = item[1]
-        scales = plugin.rate_last or plugin.scales_rate
-        return plugin.last, plugin.freezes, not scales, not plugin.rate_last
-
-    ordered = sorted(made.plugins.items(), key=order)
+    """Plugins that fill a slot, with what they put there, by stage and then by name."""
+    ordered = sorted(made.plugins.items(), key=lambda item: item[1].stage)
     return [(n, getattr(p, slot)) for n, p in ordered if getattr(p, slot)]
 
 

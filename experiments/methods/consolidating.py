@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 
-from experiments.methods.plugin import Plugin
+from experiments.methods.plugin import Plugin, Stage
 from loplax import nets, optim
 from loplax.supervised import (
     Network,
@@ -102,7 +102,7 @@ def _progress(problem: Problem, **own) -> dict[str, Callable]:
 _HERE = {"sessions": True, "compared": False}
 # Of what says which weights learn, a method has one.
 _PART = {"claims": ("learning_weights",), **_HERE}
-_FREEZING = {**_PART, "freezes": True}
+_FREEZING = {**_PART, "stage": Stage.FREEZE}
 
 CONSOLIDATING = {
     "soft_targets": Plugin(
@@ -158,7 +158,7 @@ CONSOLIDATING = {
             "sessions. Not exact is as in the authors' code: decay shrinks them."
         ),
         choices={"exact": True},
-        freezes=True,
+        stage=Stage.FREEZE,
         wrap=_frozen("old_outputs"),
         extra_args=_old_outputs,
         **_HERE,
@@ -217,7 +217,7 @@ CONSOLIDATING = {
         ),
         wrap=_one_cycle,
         extra_args=_progress,
-        scales_rate=True,
+        stage=Stage.SCALE,
         tints=False,
         **_HERE,
     ),

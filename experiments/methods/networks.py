@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from experiments.methods.plugin import Plugin
+from experiments.methods.plugin import Plugin, Stage
 from loplax import checks, nets
 from loplax.supervised import Keeper, Network, tasks
 
@@ -145,7 +145,7 @@ NETWORKS = {
         halfway=("injection_step",),
         claims=("replacement", "learning_weights"),
         wrap=_in_turn,
-        rate_last=True,
+        stage=Stage.RATE,
         around=_injected,
         draws_output=True,
     ),

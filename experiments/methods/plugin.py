@@ -1,5 +1,6 @@
 """What a method is made of: plugins, each of which fills one or more slots."""
 
+import enum
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -26,6 +27,26 @@ class Setting(NamedTuple):
     per_unit: bool = False
 
 
+class Stage(enum.IntEnum):
+    """Where a plugin wraps the optimiser: the lowest first, around which the others go.
+
+    Attributes:
+      RATE: the learning rate comes after what it wraps.
+      SCALE: it scales the steps of the optimiser.
+      STEP: it does something beside them.
+      FREEZE: it keeps weights as they are.
+      READ: it reads the steps that are made.
+      REPLACE: it sets weights to values that nothing may change.
+    """
+
+    RATE = 0
+    SCALE = 1
+    STEP = 2
+    FREEZE = 3
+    READ = 4
+    REPLACE = 5
+
+
 class Plugin(NamedTuple):
     """One entry of the table of methods: its numbers, and the slots that it fills.
 
@@ -50,13 +71,10 @@ class Plugin(NamedTuple):
         ``learning_rate``, which may be a schedule.
       gradient: ``(setting, **own) -> transformation`` before the optimiser.
       wrap: ``(inner, setting, **own) -> transformation`` around the optimiser.
-      last: whether it wraps all others.
-      freezes: whether it wraps all but these.
+      stage: where it wraps the optimiser; at one stage the order of the names counts.
       maintains: ``layer -> bool``, whether a hidden layer counts as one; a bottleneck
         that the plugin adds does not.
       per_unit: ``choices -> bool``, whether the optimiser counts steps per unit.
-      rate_last: whether the learning rate comes after what it wraps; then it wraps the
-        optimiser before all others.
       around: ``(network, shape, **own) -> network`` for inputs of a shape.
       stream: ``(stream, **own) -> stream``.
       lone_stream: the same, in methods in which no other plugin changes the stream.
@@ -69,8 +87,6 @@ class Plugin(NamedTuple):
       draws_output: whether it cannot begin with output weights of 0.
       sessions: whether it needs a problem that is learned in sessions.
       restarts: whether the optimiser begins anew in every session.
-      scales_rate: whether it scales what the optimiser does, and so wraps it before all
-        that does something beside.
       tints: whether its colour is mixed with those of the plugins beside it;
         that of what most methods of a problem have would tell nothing apart.
       compared: whether it is among all methods, when these are compared.
@@ -91,11 +107,9 @@ class Plugin(NamedTuple):
     optimizer: Callable | None = None
     gradient: Callable | None = None
     wrap: Callable | None = None
-    last: bool = False
-    freezes: bool = False
+    stage: Stage = Stage.STEP
     maintains: Callable[[str], bool] = lambda layer: True
     per_unit: Callable[[Mapping[str, Any]], bool] = lambda choices: False
-    rate_last: bool = False
     around: Callable | None = None
     stream: Callable | None = None
     lone_stream: Callable | None = None
@@ -108,7 +122,6 @@ class Plugin(NamedTuple):
     draws_output: bool = False
     sessions: bool = False
     restarts: bool = False
-    scales_rate: bool = False
     tints: bool = True
     compared: bool = True
     does: str = ""

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from experiments.methods.plugin import Plugin
+from experiments.methods.plugin import Plugin, Stage
 from loplax import checks, optim, units
 from loplax.optim import keys
 from loplax.supervised import boundaries
@@ -90,7 +90,7 @@ REMEMBERING = {
             "more."
         ),
         wrap=_metaplastic,
-        scales_rate=True,
+        stage=Stage.SCALE,
         compared=False,
     ),
     "ewc": Plugin(
@@ -132,6 +132,7 @@ REMEMBERING = {
             "Both paths are in the code of Laborieux et al. 2021."
         ),
         wrap=_intelligent,
+        stage=Stage.READ,
         keeper=_intelligence_at_ends,
         **_ONE,
     ),

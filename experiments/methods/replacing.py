@@ -2,7 +2,7 @@
 
 import math
 
-from experiments.methods.plugin import Plugin
+from experiments.methods.plugin import Plugin, Stage
 from loplax import checks, optim
 
 
@@ -41,7 +41,7 @@ def _hare_tortoise(inner, setting, *, decay_rate, period):
 
 
 # What starts units or weights anew stands alone, around all else.
-_ONE = {"claims": ("replacement",), "last": True}
+_ONE = {"claims": ("replacement",), "stage": Stage.REPLACE}
 _PER_UNIT = {**_ONE, "per_unit": lambda choices: choices.get("reset_inner", True)}
 # Which units continual backprop chooses.
 _NUMBERS = {"replacement_rate": 1e-4, "maturity_threshold": 100, "decay_rate": 0.99}

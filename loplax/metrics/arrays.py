@@ -12,13 +12,17 @@ Array = Any
 
 
 def floats(*values) -> tuple:
-    """The namespace of some arrays, then they themselves in at least float32.
+    """The namespace of some arrays, then they themselves, all in one precision.
 
-    It is JAX's if any of them is JAX's, else numpy's.
+    The namespace is JAX's if any of them is JAX's, else numpy's; the precision is the
+    highest of those that are arrays of floats, and at least float32. A number of Python
+    is compared with what an array of float32 holds as if it were one of them.
     """
     xp = jnp if any(isinstance(x, jax.Array) for x in values) else np
-    arrays = map(xp.asarray, values)
-    return xp, *(x.astype(xp.promote_types(x.dtype, np.float32)) for x in arrays)
+    kinds = [x.dtype for x in values if hasattr(x, "dtype")]
+    kinds = [kind for kind in kinds if jnp.issubdtype(kind, jnp.floating)]
+    kind = xp.result_type(np.float32, *(kinds or map(xp.asarray, values)))
+    return xp, *(xp.asarray(x, kind) for x in values)
 
 
 def series(accuracy, task) -> tuple:

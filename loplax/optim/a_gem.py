@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from loplax.optim import expected, paths
+from loplax.optim import expected, paths, placement
 
 
 def a_gem() -> optax.GradientTransformationExtraArgs:
@@ -47,6 +47,7 @@ def a_gem() -> optax.GradientTransformationExtraArgs:
 
     def update(grads, state, params=None, *, reference=None, **extra_args):
         del params, extra_args
+        placement.require_before_optimizer()
         found = paths.by_path(grads)
         wide = {p: paths.at_least_float32(leaf) for p, leaf in found.leaves.items()}
         other = _named_alike(wide, reference)

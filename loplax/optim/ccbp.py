@@ -145,7 +145,7 @@ def ccbp(
     def update(grads, state, params=None, **extra_args):
         expected.required_params(params)
         wrapper.check(groups, params)
-        placement.require_last(params)
+        placement.require_exact(params)
         updates, inner_state = inner.update(grads, state.inner, params, **extra_args)
         count = optax.safe_increment(state.count)
         due = is_due(count)

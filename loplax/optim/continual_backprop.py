@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from loplax import checks
@@ -172,7 +171,7 @@ def continual_backprop(
     checks.in_range("decay_rate", decay_rate, 0, 1, below=True)
     _check_release(release, bias_transfer)
     if max_replacements is not None:
-        checks.whole("max_replacements", max_replacements, 1)
+        max_replacements = checks.whole("max_replacements", max_replacements, 1)
     checks.one_of("utility", utility, list(utilities.TERMS))
     checks.one_of("budget", budget, ("eligible", "all", "random"))
 
@@ -278,9 +277,7 @@ def continual_backprop(
 def _check_release(release, bias_transfer: bool) -> None:
     if release is None:
         return
-    checks.in_range("release", release)
-    if not isinstance(release, jax.core.Tracer) and not np.all(release):
-        raise ValueError(f"release must be above 0, got {release}.")
+    checks.in_range("release", release, above=True)
     if bias_transfer:
         raise ValueError(
             "release loses nothing that a bias_transfer could make up for."

@@ -99,6 +99,7 @@ def groups(
         and some outgoing weight has no bias to take the mean or is no plain factor, or
         units are to be ``released`` whose weights enter by more than their sign.
     """
+    left_out = getattr(units, "left_out", {})
     units = tuple(units) if isinstance(units, Iterable) else (units,)
     wrong = {
         type(group).__name__ for group in units if not isinstance(group, UnitGroup)
@@ -109,7 +110,8 @@ def groups(
         )
     layers = [group.name for group in units]
     if not units:
-        raise ValueError("units: no hidden layer given.")
+        reasons = f"; left out: {left_out}" if left_out else ""
+        raise ValueError(f"units: no hidden layer given{reasons}.")
     if len(set(layers)) < len(layers):
         raise ValueError(f"units: layer names must differ, got {layers}.")
     for group in units:

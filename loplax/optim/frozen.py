@@ -87,7 +87,8 @@ def frozen(
         flags = jax.tree.broadcast(flags, grads)
         stop = lambda tree: jax.tree.map(_zero, flags, tree)
         extra_args |= {n: stop(extra_args[n]) for n in beside if n in extra_args}
-        updates, new = inner.update(stop(grads), state.inner, params, **extra_args)
+        with placement.changing("frozen"):
+            updates, new = inner.update(stop(grads), state.inner, params, **extra_args)
         return stop(updates) if exact else updates, FrozenState(new)
 
     return optax.GradientTransformationExtraArgs(init, update)

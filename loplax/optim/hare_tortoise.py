@@ -8,6 +8,8 @@ import optax
 
 from loplax import checks
 from loplax.optim import expected, paths, placement, replacement
+from loplax.optim.consolidation import ConsolidationState
+from loplax.optim.synaptic_intelligence import SynapticIntelligenceState
 
 
 class HareTortoiseState(NamedTuple):
@@ -48,14 +50,16 @@ def hare_tortoise(
       inner: the optimiser of all parameters.
       momentum: :math:`\mu`, in [0, 1]. May be traced.
       period: steps between two returns. May be traced.
-      reset_inner: whether the inner optimiser starts again at every return, with its
-        step counts, schedules and keys. The authors' supervised code lets it run on.
+      reset_inner: whether the inner optimiser starts again at every return, with all
+        that it holds: step counts, schedules, keys, the anchor of `l2_init`. The
+        authors' supervised code lets it run on.
 
     Returns:
       The transformation; ``update`` needs ``params``.
 
     Raises:
-      ValueError: for values out of range, or without ``params``.
+      ValueError: for values out of range, or without ``params``; in ``init``, if what
+        an inner transformation consolidates would be lost at a return.
 
     Example:
       >>> import jax.numpy as jnp, optax
@@ -79,12 +83,18 @@ def hare_tortoise(
 
     def init(params):
         tortoise = jax.tree.map(paths.at_least_float32, params)
-        return HareTortoiseState(inner.init(params), tortoise, jnp.zeros((), jnp.int32))
+        first = inner.init(params)
+        if reset_inner:
+            _require_nothing_consolidated(first)
+        return HareTortoiseState(first, tortoise, jnp.zeros((), jnp.int32))
 
     def update(grads, state, params=None, **extra_args):
         expected.required_params(params)
         placement.require_last(params)
-        updates, inner_state = inner.update(grads, state.inner, params, **extra_args)
+        with placement.changing("hare_tortoise"):
+            updates, inner_state = inner.update(
+                grads, state.inner, params, **extra_args
+            )
         hare = optax.apply_updates(params, updates)
 
         def follow(tortoise, hare):
@@ -106,3 +116,15 @@ def hare_tortoise(
         return updates, HareTortoiseState(inner_state, tortoise, count)
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _require_nothing_consolidated(state: optax.OptState) -> None:
+    memories = (ConsolidationState, SynapticIntelligenceState)
+    is_memory = lambda x: isinstance(x, memories)
+    for part in jax.tree.leaves(state, is_leaf=is_memory):
+        if is_memory(part):
+            name = type(part).__name__
+            raise ValueError(
+                f"hare_tortoise would reset the {name} inside at every return. Put it "
+                "outside, chain(penalty, hare_tortoise(...)), or say reset_inner=False."
+            )

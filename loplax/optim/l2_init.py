@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from loplax import checks
-from loplax.optim import expected, paths
+from loplax.optim import expected, paths, placement
 
 
 class L2InitState(NamedTuple):
@@ -56,6 +56,7 @@ def l2_init(weight_decay: float | jax.Array) -> optax.GradientTransformationExtr
     def update(grads, state, params=None, **extra_args):
         del extra_args
         expected.required_params(params)
+        placement.require_before_optimizer()
         wide = paths.at_least_float32
 
         def add(grad, param, initial):

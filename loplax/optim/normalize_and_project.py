@@ -71,7 +71,10 @@ def normalize_and_project(
     def update(grads, state, params=None, **extra_args):
         placement.require_last()
         expected.required_params(params)
-        updates, inner_state = inner.update(grads, state.inner, params, **extra_args)
+        with placement.changing("normalize_and_project"):
+            updates, inner_state = inner.update(
+                grads, state.inner, params, **extra_args
+            )
 
         def project(update, param, norm):
             if not paths.is_weight(param):

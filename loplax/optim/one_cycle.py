@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import optax
 
 from loplax import checks
+from loplax.optim import placement
 
 
 def one_cycle(
@@ -26,7 +27,7 @@ def one_cycle(
       \end{cases}
       \qquad c(a, b; t) = b + \frac{a - b}{2} (1 + \cos \pi t)
 
-    with the part :math:`p` of the session's steps that are made. So it is
+    with the part :math:`p` of the session's steps that are made, at most 1. So it is
     ``optax.cosine_onecycle_schedule``, which begins again by itself, and whose numbers
     may be traced. PyTorch's ``OneCycleLR`` also cycles the momentum by default; this
     does not.
@@ -73,8 +74,9 @@ def one_cycle(
             raise ValueError(
                 f"update needs {argument}=..., the part of the steps made."
             )
-        progress = jnp.asarray(progress, jnp.float32)
-        updates, state = inner.update(grads, state, params, **extra_args)
+        progress = jnp.clip(jnp.asarray(progress, jnp.float32), 0, 1)
+        with placement.changing("one_cycle"):
+            updates, state = inner.update(grads, state, params, **extra_args)
         rising = _cosine(first, 1, progress, pct_start)
         falling = _cosine(1, last, progress - pct_start, 1 - pct_start)
         factor = jnp.where(progress < pct_start, rising, falling)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import optax
 
 from loplax import checks
-from loplax.optim import expected, paths
+from loplax.optim import expected, paths, placement
 
 
 def parseval_regularization(
@@ -58,6 +58,7 @@ def parseval_regularization(
     def update(grads, state, params=None, **extra_args):
         del extra_args
         expected.required_params(params)
+        placement.require_before_optimizer()
 
         def add(grad, param):
             if not paths.is_weight(param):

@@ -10,9 +10,10 @@ from loplax.units.paths import by_path as by_path
 def is_weight(leaf: jax.Array) -> bool:
     """Whether a parameter is a weight tensor, its outputs along the last axis.
 
-    What has fewer than two axes is a bias or the scale of a normalisation.
+    What has fewer than two axes is a bias or the scale of a normalisation, and what has
+    no elements is nothing.
     """
-    return jnp.ndim(leaf) >= 2
+    return jnp.ndim(leaf) >= 2 and jnp.size(leaf) > 0
 
 
 def matrix(weight: jax.Array) -> jax.Array:

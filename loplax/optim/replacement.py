@@ -200,8 +200,8 @@ def release_weights(groups, released: Mapping, magnitude, params, weights, updat
             mask = axis.spread(
                 released[group.name], param.shape, jax.typeof(param).sharding
             )
-            least = 2 * jnp.finfo(param.dtype).eps * jnp.abs(param)
-            size = jnp.maximum(magnitude, least)
+            wide = paths.at_least_float32(param)  # as which the change is formed
+            size = jnp.maximum(magnitude, 2 * jnp.finfo(wide.dtype).eps * abs(wide))
             change = difference(jnp.sign(weights[axis.path]) * size, param)
             new.leaves[axis.path] = jnp.where(mask, change, new.leaves[axis.path])
     return new.unflatten()

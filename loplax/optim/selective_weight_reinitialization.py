@@ -176,7 +176,9 @@ def selective_weight_reinitialization(
             return AverageUtility(total, pick(decay_rate * weight + 1, weight))
 
         mixed = jax.tree.map(mix, *average, grads, params)
-        return jax.tree.transpose(jax.tree.structure(grads), None, mixed)
+        is_pair = lambda x: isinstance(x, AverageUtility)
+        part = lambda i: jax.tree.map(lambda pair: pair[i], mixed, is_leaf=is_pair)
+        return AverageUtility(part(0), part(1))
 
     def choose(key, factor, grads, params, initial, total, weight):
         """Per path, which weights start again, and the tensor as it starts."""
@@ -189,7 +191,9 @@ def selective_weight_reinitialization(
                 useful = measure(own("utility"), grads[path], param)
             # What is not a number would be the lowest of all.
             useful = jnp.where(jnp.isfinite(useful), useful, jnp.inf)
-            low = PRUNINGS[pruning](useful, factor, own("number"), most)
+            low = jnp.zeros(param.shape, bool)
+            if param.size:
+                low = PRUNINGS[pruning](useful, factor, own("number"), most)
             value = initial[path]
             if paths.is_weight(param):
                 draw = initializers.for_path(initializer, path)
@@ -199,7 +203,7 @@ def selective_weight_reinitialization(
 
     def update(grads, state, params=None, **extra_args):
         expected.required_params(params)
-        placement.require_last(params)
+        placement.require_exact(params)
         updates, inner_state = inner.update(grads, state.inner, params, **extra_args)
         count = optax.safe_increment(state.count)
         after, average = optax.apply_updates(params, updates), state.average

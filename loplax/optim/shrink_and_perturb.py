@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from loplax import checks
-from loplax.optim import expected, keys, paths
+from loplax.optim import expected, keys, paths, placement
 
 
 class ShrinkAndPerturbState(NamedTuple):
@@ -84,7 +84,11 @@ def shrink_and_perturb(
 
     def update(grads, state, params=None, **extra_args):
         expected.required_params(params)
-        updates, inner_state = inner.update(grads, state.inner, params, **extra_args)
+        placement.require_last()
+        with placement.changing("shrink_and_perturb"):
+            updates, inner_state = inner.update(
+                grads, state.inner, params, **extra_args
+            )
         count = optax.safe_increment(state.count)
         due = is_due(count)
         draw = lambda key, like: optax.tree.random_like(key, like, jax.random.normal)

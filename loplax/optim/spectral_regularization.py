@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from loplax import checks
-from loplax.optim import expected, paths
+from loplax.optim import expected, paths, placement
 
 
 class SpectralRegularizationState(NamedTuple):
@@ -69,6 +69,7 @@ def spectral_regularization(
     def update(grads, state, params=None, **extra_args):
         del extra_args
         expected.required_params(params)
+        placement.require_before_optimizer()
         anchors = jax.tree.map(_iterate, params, state.anchors)
 
         def add(grad, param, anchor):

@@ -105,7 +105,7 @@ def synaptic_intelligence(
 
     def update(grads, state, params=None, **extra_args):
         expected.required_params(params)
-        placement.require_last()
+        placement.require_exact()
         anchor = jax.tree.map(held, state.anchor)
         both = jax.tree.map(pull, grads, params, anchor, state.importance)
         updates, inner_state = inner.update(both, state.inner, params, **extra_args)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from loplax import checks, sharding
-from loplax.optim import expected, paths
+from loplax.optim import expected, paths, placement
 
 
 class WassersteinRegularizationState(NamedTuple):
@@ -67,6 +67,7 @@ def wasserstein_regularization(
     def update(grads, state, params=None, **extra_args):
         del extra_args
         expected.required_params(params)
+        placement.require_before_optimizer()
 
         def add(grad, param, initial):
             flat = sharding.whole(param).ravel()

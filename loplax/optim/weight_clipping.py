@@ -70,7 +70,7 @@ def weight_clipping(
     """
     checks.in_range("kappa", kappa)
     for bound in jax.tree.leaves(bounds):
-        checks.in_range("bounds", bound)
+        checks.all_in_range("bounds", bound)
     inner = optax.with_extra_args_support(inner)
 
     def init(params):
@@ -83,7 +83,10 @@ def weight_clipping(
     def update(grads, state, params=None, **extra_args):
         placement.require_last()
         expected.required_params(params)
-        updates, inner_state = inner.update(grads, state.inner, params, **extra_args)
+        with placement.changing("weight_clipping"):
+            updates, inner_state = inner.update(
+                grads, state.inner, params, **extra_args
+            )
 
         def clip(update, param, bound):
             param = paths.at_least_float32(param)

@@ -173,7 +173,7 @@ def replacing(
     def update(grads, state, params=None, *, features=None, **extra_args):
         expected.required_params(params)
         check(groups, params)
-        placement.require_last(params, reads_features=method.needs_features)
+        placement.require_exact(params, reads_features=method.needs_features)
         activations = {}
         if method.needs_features:
             activations = expected.activations(groups, features)

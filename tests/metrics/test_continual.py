@@ -407,6 +407,16 @@ def test_jax_in_jax_out():
     assert isinstance(found, jax.Array) and found == 1
 
 
+@pytest.mark.parametrize("of", [np.float32, jnp.float32])
+def test_a_level_is_reached_by_what_equals_it(of):
+    """As Python has 0.9 in double precision, and the curve not."""
+    curve = of([0.5, 0.9])
+    time, reached = metrics.recovery_time(curve, 0.9)
+    assert (float(time), bool(reached)) == (2.0, True)
+    time, reached = metrics.time_to_fraction(curve, 0.9, 1.0)
+    assert (float(time), bool(reached)) == (2.0, True)
+
+
 def test_the_precision_is_kept():
     for dtype in (np.float32, np.float64):
         accuracy = ACCURACY.astype(dtype)

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 
@@ -46,10 +47,25 @@ def test_numbers_out_of_range(net, name, number, value):
         make(net, name, **{number: value})
 
 
-def test_arrays_are_checked_like_numbers(net):
-    """Also all entries of an array that is not traced."""
-    with pytest.raises(ValueError, match="replacement_rate must be in"):
-        make(net, "continual_backprop", replacement_rate=jnp.array([0.1, 2.0]))
+@pytest.mark.parametrize("value", [[0.1, 0.2], np.ones((5, 1, 2)), jnp.ones(1)])
+def test_a_number_is_one_number(net, value):
+    """An array would change the shape of what it is multiplied with; traced it too."""
+    words = r"must be one number, got an array of shape \("
+    with pytest.raises(ValueError, match=f"replacement_rate {words}"):
+        make(net, "continual_backprop", replacement_rate=value)
+    with pytest.raises(ValueError, match=f"weight_decay {words}"):
+        jax.eval_shape(lambda each: optim.l2_init(each).init(each), jnp.array(value))
+    vmapped = jax.vmap(lambda each: optim.l2_init(each).init(each).initial)
+    vmapped(jnp.ravel(jnp.array(value)))
+
+
+def test_whole_numbers_may_be_written_as_floats(net):
+    tx = make(net, "continual_backprop", max_replacements=2.0)
+    params = net.random(0)
+    update = lambda: tx.update(
+        params, tx.init(params), params, features=net.features(2)
+    )
+    jax.eval_shape(update)
 
 
 @pytest.mark.parametrize(
@@ -139,6 +155,14 @@ def test_what_is_no_number(name):
     value, words = NO_NUMBERS[name]
     with pytest.raises(ValueError, match=f"weight_decay must be {words}"):
         optim.l2_init(value)
+
+
+def test_no_units_because_all_were_left_out():
+    apply = lambda params, x: jnp.tanh(x @ params["in"]) @ params["out"]
+    params = {"in": jnp.ones((3, 1)), "out": jnp.ones((1, 2))}
+    found = units.find(apply, params, jnp.ones((4, 3)))
+    with pytest.raises(ValueError, match="no hidden layer given; left out: .*in"):
+        optim.redo(optax.sgd(0.1), found, key=jax.random.key(0))
 
 
 @pytest.mark.parametrize("units", [{"w": jnp.ones(2)}, None], ids=["params", "None"])

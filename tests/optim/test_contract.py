@@ -202,6 +202,7 @@ CASES = {
     "shrink_and_perturb": Case(
         make_shrink_and_perturb,
         {"shrink": (0.5, 0.9), "perturb_scale": (0.1, 0.3), "period": (1, 3)},
+        must_be_last=True,
     ),
     "l2_init": Case(make_l2_init, {"weight_decay": (0.1, 0.9)}),
     "a_gem": Case(make_a_gem, {"weight_decay": (0.1, 0.9)}),

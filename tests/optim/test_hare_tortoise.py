@@ -112,3 +112,20 @@ def test_a_hare_that_is_lost_leaves_the_tortoise(bad):
 
     found = tortoises(jnp.zeros((5, 2)).at[2, 1].set(bad))
     np.testing.assert_allclose(found, np.tile([1.0, 2.0], (5, 1)), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "inner",
+    [
+        optax.chain(optim.elastic_weight_consolidation(1.0), optax.sgd(0.1)),
+        optim.synaptic_intelligence(optax.sgd(0.1), strength=1.0),
+    ],
+    ids=["ewc", "si"],
+)
+def test_a_return_may_not_forget_what_was_consolidated(inner):
+    params = jnp.ones(2)
+    with pytest.raises(ValueError, match="reset the .*State inside"):
+        optim.hare_tortoise(inner, period=2).init(params)
+    optim.hare_tortoise(inner, period=2, reset_inner=False).init(params)
+    outside = optim.hare_tortoise(optax.sgd(0.1), period=2)
+    optax.chain(optim.elastic_weight_consolidation(1.0), outside).init(params)

@@ -78,3 +78,13 @@ def test_without_progress_it_says_so():
     tx = optim.one_cycle(optax.sgd(1.0))
     with pytest.raises(ValueError, match="update needs progress="):
         tx.update(jnp.array(1.0), tx.init(1.0), 1.0)
+
+
+@pytest.mark.parametrize("progress", [1.0, 1.3, 1.7, 50.0])
+def test_after_the_session_the_rate_stays_low(progress):
+    """As that of optax's schedule does; and before it, as at its begin."""
+    tx, one = optim.one_cycle(optax.sgd(1.0)), jnp.array(1.0)
+    rate = lambda part: -float(tx.update(one, tx.init(one), one, progress=part)[0])
+    schedule = optax.cosine_onecycle_schedule(1000, 1.0)
+    np.testing.assert_allclose(rate(progress), schedule(1000), rtol=1e-2)
+    np.testing.assert_allclose(rate(1 - progress), rate(0.0))

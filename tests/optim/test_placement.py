@@ -80,7 +80,7 @@ REFUSED = {
     ),
     "named": (
         lambda tx: optax.named_chain(("cbp", tx), ("s", optax.scale(0.5))),
-        "come 's' after",
+        "come 's': scale after",
     ),
     "MultiSteps": (lambda tx: optax.MultiSteps(tx, 2), "last minibatch"),
     "schedule_free": (
@@ -229,3 +229,86 @@ def test_paths_unknown_in_update(net):
     ):
         with pytest.raises(ValueError, match="no parameter 'w1'; nearest known: 'w1x'"):
             call()
+
+
+AROUND = {
+    "one_cycle": lambda tx: optim.one_cycle(tx),
+    "shrink_and_perturb": lambda tx: optim.shrink_and_perturb(
+        tx, shrink=0.5, key=jax.random.key(0)
+    ),
+    "hare_tortoise": lambda tx: optim.hare_tortoise(tx, period=2, reset_inner=False),
+    "normalize_and_project": lambda tx: optim.normalize_and_project(tx),
+    "weight_clipping": lambda tx: optim.weight_clipping(tx, kappa=1.0),
+    "frozen": lambda tx: optim.frozen(tx),
+}
+EXACT = {
+    "replaces units": lambda net, inner: make(net, inner),
+    "replaces weights": lambda net, inner: optim.selective_weight_reinitialization(
+        inner, factor=0.5, period=1, key=jax.random.key(0)
+    ),
+    "reads the steps": lambda net, inner: optim.synaptic_intelligence(
+        inner, strength=1.0
+    ),
+}
+
+
+@pytest.mark.parametrize("name", AROUND)
+@pytest.mark.parametrize("exact", EXACT)
+def test_what_changes_updates_stands_inside(net, exact, name):
+    """Outside it is refused, whatever is between, and forgotten afterwards."""
+    params, features = net.random(0), net.features(2)
+    more = {"features": features, "progress": 0.5, "frozen": False}
+
+    def update(tx):
+        state = tx.init(params)
+        return tx.update(params, state, params, **more)
+
+    wrap, hold = AROUND[name], lambda inner: EXACT[exact](net, inner)
+    for tx in (wrap(hold(optax.sgd(0.1))), wrap(optax.chain(hold(optax.sgd(0.1))))):
+        with pytest.raises(ValueError, match=rf"Put it inside: wrapper\({name}"):
+            jax.eval_shape(lambda tx=tx: update(tx))
+    jax.eval_shape(lambda: update(hold(wrap(optax.sgd(0.1)))))
+
+
+BEFORE = {
+    "l2_init": optim.l2_init(0.1),
+    "spectral": optim.spectral_regularization(0.1),
+    "parseval": optim.parseval_regularization(0.1),
+    "wasserstein": optim.wasserstein_regularization(0.1),
+    "ewc": optim.elastic_weight_consolidation(0.1),
+    "mas": optim.memory_aware_synapses(0.1),
+    "a_gem": optim.a_gem(),
+}
+
+
+@pytest.mark.parametrize("name", BEFORE)
+def test_what_changes_gradients_comes_before_the_optimiser(net, name):
+    """Behind it, it would be added to the weights, without a step size."""
+    tx, sgd, params = BEFORE[name], optax.sgd(0.1), net.random(0)
+
+    def update(tx):
+        tx = optax.with_extra_args_support(tx)
+        return tx.update(params, tx.init(params), params, reference=params)
+
+    decoupled = optax.chain(optax.scale_by_adam(), tx, optax.scale(-0.1))
+    for good in (tx, optax.chain(tx, sgd), optax.chain(optax.chain(tx), sgd)):
+        jax.eval_shape(lambda good=good: update(good))
+    jax.eval_shape(lambda: update(decoupled))
+    jax.eval_shape(lambda: update(optax.chain(optim.l2_init(0.1), tx)))
+    for bad in (
+        optax.chain(optax.adam(0.1), tx),
+        optax.chain(sgd, optax.chain(tx)),
+        optax.named_chain(("sgd", sgd), ("it", tx)),
+        optim.weight_clipping(optax.chain(sgd, tx), kappa=1.0),
+    ):
+        with pytest.raises(ValueError, match="must come before the optimiser"):
+            jax.eval_shape(lambda bad=bad: update(bad))
+
+
+def test_what_shrinks_weights_is_the_last_link():
+    """Adam would normalise it away."""
+    noise = {"shrink": 0.9, "key": jax.random.key(0)}
+    tx = optim.shrink_and_perturb(optax.identity(), **noise)
+    tx, params = optax.chain(tx, optax.adam(0.1)), jnp.ones((2, 2))
+    with pytest.raises(ValueError, match=r"come chain\(scale_by_adam, scale\) after"):
+        tx.update(params, tx.init(params), params)

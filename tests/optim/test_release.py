@@ -108,6 +108,16 @@ def test_released_weights_are_small_and_no_others():
         np.testing.assert_array_equal(size[~free[name]], BOUND)
 
 
+def test_half_precision_is_as_small():
+    """What is lost in the float32 difference from the old weight is all."""
+    cast = lambda tree: jax.tree.map(lambda x: jnp.asarray(x, jnp.bfloat16), tree)
+    params = cast(PARAMS | {n: BOUND * np.sign(PARAMS[n]) for n in ("w0", "w1", "w2")})
+    tx = wrapped(optax.sgd(0.0), release=FREE)
+    new, _, _ = jax.jit(functools.partial(step, tx))(params, tx.init(params))
+    smallest = min(np.abs(np.float32(new[n])).min() for n in ("w0", "w1", "w2"))
+    np.testing.assert_allclose(smallest, FREE, 2**-8)
+
+
 def test_released_units_are_no_replaced_ones():
     """Running statistics go on; ages and the inner state begin anew."""
     inner = optim.adam(1e-3, GROUPS)
@@ -145,10 +155,9 @@ def test_replaced_units_say_nothing():
 
 def test_bad_releases():
     """Sizes that are none, weights that enter as they are, a transfer."""
-    with pytest.raises(ValueError, match="release must be above 0, got 0"):
-        wrapped(optax.sgd(0.1), release=0.0)
-    with pytest.raises(ValueError, match="release must be in"):
-        wrapped(optax.sgd(0.1), release=-1.0)
+    for none in (0.0, -1.0):
+        with pytest.raises(ValueError, match=rf"release must be in \(0, .*got {none}"):
+            wrapped(optax.sgd(0.1), release=none)
     with pytest.raises(ValueError, match="release loses nothing"):
         wrapped(optax.sgd(0.1), release=0.1, bias_transfer=True)
     smooth = lambda p, x: jnp.tanh(x @ sign(p["w0"])) @ jnp.tanh(p["w1"])

@@ -10,6 +10,7 @@ import optax
 import pytest
 
 from experiments.methods import composing, settings
+from experiments.methods.plugin import Stage
 from experiments.methods.table import PLUGINS
 from experiments.permuted_mnist import config as configs
 from loplax import nets, optim
@@ -86,12 +87,9 @@ def listed(name):
     plugin = PLUGINS[name]
     if plugin.gradient:
         return "gradient"
-    if plugin.freezes:
+    if plugin.stage == Stage.FREEZE:
         return name  # in either order nothing of it moves
-    if plugin.scales_rate:
-        return "scales"
-    first_or_last = plugin.last or plugin.rate_last
-    return "wrap" if plugin.wrap and not first_or_last else name
+    return plugin.stage if plugin.wrap else name
 
 
 def test_the_order_of_the_names_counts_within_a_slot_only(toy):

@@ -9,6 +9,7 @@ import optax
 import pytest
 
 from experiments.methods import composing
+from experiments.methods.plugin import Stage
 from experiments.methods.table import PLUGINS
 from loplax import nets, optim
 from loplax.optim import keys
@@ -311,7 +312,7 @@ def test_defaults_are_in_range(toy, optimizer):
         toy.network(made, made.values)
         toy.filled(made, made.values)
         elsewhere = plugin.evaluated or plugin.sessions
-        whole = plugin.optimizer or plugin.options or plugin.scales_rate
+        whole = plugin.optimizer or plugin.options or plugin.stage == Stage.SCALE
         assert plugin.compared or whole or elsewhere
         assert not (plugin.compared and elsewhere)
 
