@@ -164,6 +164,6 @@ REPLACING = {
             "the hare."
         ),
         wrap=_hare_tortoise,
-        **_ONE,
+        claims=("replacement",),
     ),
 }
