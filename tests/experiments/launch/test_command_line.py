@@ -208,6 +208,16 @@ def test_different_problems_are_not_compared(finished, monkeypatch):
             "smoke",
             [f"--config={FOLDER / 'config.py'}:smoke", "--config.seeds=3"],
         ),
+        (
+            [FILE, "--config.hidden=1", "--config.keep_states", "-config.hidden=2"],
+            "paper",
+            [FILE, "--config.keep_states", "-config.hidden=2"],
+        ),
+        (
+            [FILE, "--write=csv", "--config.l2.a=1", "--write=csv", "--config.a=1"],
+            "paper",
+            [FILE, "--write=csv", "--config.l2.a=1", "--write=csv", "--config.a=1"],
+        ),
     ],
 )
 def test_presets_are_asked_for_in_several_ways(arguments, preset, left):
@@ -224,10 +234,21 @@ BAD = [
     (["--config=nowhere.py"], ("nowhere.py",)),
     (
         ["--preset=smoke", "--config.lerning_rate=1"],
-        ('no setting lerning_rate; did you mean "learning_rate"?',),
+        ("no setting 'lerning_rate'; did you mean 'learning_rate'?",),
     ),
-    (["--preset=smoke", "--config.sweep.lerning_rate=1"], ("lerning_rate",)),
-    (["--preset=smoke", "--config.sweep.cbp.rate=(1,)"], ("rate",)),
+    (
+        ["--preset=smoke", "--config.seeds=3", "--config.sweep.lerning_rate=1"],
+        ("no setting 'sweep.lerning_rate'; did you mean 'sweep.learning_rate'?",),
+    ),
+    (
+        ["--preset=smoke", "--config.sweep.l2.strength=(1e-4,1e-3)"],
+        ("no setting 'sweep.l2.strength'; l2 has weight_decay",),
+    ),
+    (
+        [FILE, "--config.cbp.decay=1"],
+        ("no setting 'cbp.decay'; did you mean 'cbp.decay_rate'?",),
+    ),
+    (["--config.sweep.activation=(1,)"], ("activation is a setting that is not swept",)),
     (["--preset=smoke", "--config.seeds=many"], ("seeds", "many")),
     (["--preset=smoke", "--config.learning_rate=fast"], ("learning_rate", "fast")),
     (["--preset=smoke", "--wrokdir=here"], ("wrokdir",)),
