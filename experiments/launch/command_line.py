@@ -10,7 +10,10 @@ import sys
 from absl import flags
 from ml_collections import config_flags
 
-from experiments.methods import settings
+from experiments.launch import comments
+from experiments.methods import composing, settings
+from experiments.methods.plugin import Plugin
+from experiments.methods.table import NAMED, PLUGINS
 from loplax import checks
 
 
@@ -114,7 +117,7 @@ def define_config(default: str) -> flags.FlagHolder:
 
 
 def _check_known(argv: list[str]) -> None:
-    """Raises ``ValueError`` for a setting that is not there; `presets` has read argv."""
+    """Refuses settings that are not there; argv is as `presets` leaves it."""
     config = flags.FLAGS["config"].parser.parse(argv[1].partition("=")[2])
     for address in filter(None, map(_address, argv)):
         settings.check_known(config, address.partition("[")[0])
@@ -162,10 +165,9 @@ def usage(folder: pathlib.Path) -> str:
     Returns:
       The text.
     """
-    from experiments.methods.table import NAMED, PLUGINS
-
     configs = _configs(folder)
     preset = next(iter(configs.PRESETS))
+    config = configs.get_config(preset)
     lines = [configs.__doc__.strip(), "", "presets, the first by default (--preset=):"]
     lines += [f"  {name:24}{text}" for name, text in configs.PRESETS.items()]
     lines += ["", "flags:"]
@@ -177,15 +179,32 @@ def usage(folder: pathlib.Path) -> str:
         "",
         "plugins of methods (--config.methods=bp,cbp+layer_norm):",
     ]
-    lines += [f"  {name:24}{plugin.label}" for name, plugin in PLUGINS.items()]
-    lines += [f"  {name:24}{n.label}: {n.plugins}" for name, n in NAMED.items()]
+    here = {name: plugin for name, plugin in PLUGINS.items() if _place(plugin, config)}
+    lines += [f"  {name:24}{plugin.does}" for name, plugin in here.items()]
+    lines += [
+        f"  {name:24}{n.does}: {n.plugins}"
+        for name, n in NAMED.items()
+        if here.keys() >= set(n.plugins.split("+"))
+    ]
     lines += [
         "",
         f"settings, as in {preset} (--config.NAME=, --config.sweep.NAME=):",
     ]
-    flat = settings.flatten(configs.get_config(preset))
-    lines += [f"  {n:44}{v}" for n, v in flat if not n.startswith("sweep.")]
+    said = comments.of_problem(configs)
+    lines += [
+        f"  {name:44}{value!s:24}{said.get(name, '')}".rstrip()
+        for name, value in settings.flatten(config)
+        if not name.startswith("sweep.")
+    ]
     return "\n".join(lines)
+
+
+def _place(plugin: Plugin, config) -> bool:
+    """Whether a problem with such a configuration can have a plugin."""
+    needs = any(getattr(plugin, slot) for slot in composing.OF_STREAMS)
+    # Where diagnostics can be chosen, a stream of examples is learned.
+    streams = "observe" in config or not needs
+    return streams and ("sessions" in config or not plugin.sessions)
 
 
 def no_arguments(argv: list[str]) -> None:

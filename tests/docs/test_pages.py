@@ -10,10 +10,11 @@ import pytest
 
 import experiments
 import pages
+from experiments.launch import comments
 from experiments.launch import problems as known
 from experiments.methods import settings
 from experiments.methods.table import NAMED, PLUGINS
-from pages import api, comments, figures, members, methods, problems
+from pages import api, figures, members, methods, problems
 
 ROOT = pathlib.Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -154,7 +155,7 @@ def test_a_method_is_run_where_it_belongs(of_methods):
 
 def test_results_of_a_swept_study_are_read_as_is_shown(tmp_path):
     text = (DOCS / "studies.md").read_text()
-    assert "permuted_mnist.run \"--config.sweep.cbp.replacement_rate=(1e-5,1e-4)" in text
+    assert '.run "--config.sweep.cbp.replacement_rate=(1e-5,1e-4)"' in text
     experiments.run(
         "slowly_changing_regression",
         "smoke",
@@ -167,7 +168,8 @@ def test_results_of_a_swept_study_are_read_as_is_shown(tmp_path):
         progress=False,
         **{"stream.period": 10},
     )
-    (block,) = [b for b in re.findall(r"```python\n(.*?)```", text, re.S) if "load(" in b]
+    blocks = re.findall(r"```python\n(.*?)```", text, re.S)
+    (block,) = [block for block in blocks if "load(" in block]
     space: dict = {}
     exec(block.replace("runs/permuted_mnist", str(tmp_path)), space)
     assert dict(space["loss"].sizes) == {"arm": 1, "bin": 4}

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import runpy
 import subprocess
 import sys
@@ -248,7 +249,7 @@ BAD = [
         [FILE, "--config.cbp.decay=1"],
         ("no setting 'cbp.decay'; did you mean 'cbp.decay_rate'?",),
     ),
-    (["--config.sweep.activation=(1,)"], ("activation is a setting that is not swept",)),
+    (["--config.sweep.activation=(1,)"], ("activation is a setting that is not",)),
     (["--preset=smoke", "--config.seeds=many"], ("seeds", "many")),
     (["--preset=smoke", "--config.learning_rate=fast"], ("learning_rate", "fast")),
     (["--preset=smoke", "--wrokdir=here"], ("wrokdir",)),
@@ -319,7 +320,25 @@ def test_help_lists_presets_flags_methods_and_settings(arguments, answers):
     )
     assert settings["cbp.replacement_rate"] == "0.0001"
     assert settings["stream.period"] == "10000"
-    assert "continual backprop" in out and "sweep." not in settings
+    assert "sweep." not in settings
+    assert re.search(r"\n  redo +re-initialises dormant units\n", out)
+    assert re.search(r"\n  platform +auto +auto, cpu, gpu or tpu\n", out)
+
+
+@pytest.mark.parametrize(
+    ("problem", "there", "missing"),
+    [
+        ("permuted_mnist", {"bp", "cbp", "ema", "adam"}, {"er", "ewc", "sgm"}),
+        ("stability_gap", {"bp", "er", "ewc", "sgm"}, set()),
+        ("nonstationary_control", {"bp", "cbp", "layer_norm"}, {"er", "ema", "sgm"}),
+        ("quadratic", {"bp", "metaplastic"}, {"er", "ema", "input_normalization"}),
+    ],
+)
+def test_help_lists_the_plugins_that_the_problem_can_have(problem, there, missing):
+    lines = command_line.usage(ROOT / "experiments" / problem).splitlines()
+    first = lines.index("plugins of methods (--config.methods=bp,cbp+layer_norm):") + 1
+    listed = {line.split()[0] for line in lines[first : lines.index("", first)]}
+    assert there <= listed and not missing & listed
 
 
 @pytest.mark.parametrize(
