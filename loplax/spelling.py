@@ -3,6 +3,8 @@
 import difflib
 from collections.abc import Iterable
 
+_ALIKE = 0.66  # of two letters in three: two that changed places in a name of three
+
 
 def near(name: object, known: Iterable[str]) -> list[str]:
     """The known names, at most three, that look like a name, the most alike first.
@@ -11,7 +13,7 @@ def near(name: object, known: Iterable[str]) -> list[str]:
       >>> near("sise", ["size", "rate"]), near("banana", ["size", "rate"])
       (['size'], [])
     """
-    return difflib.get_close_matches(str(name), list(known), n=3)
+    return difflib.get_close_matches(str(name), list(known), n=3, cutoff=_ALIKE)
 
 
 def hint(name: object, known: Iterable[str]) -> str:

@@ -10,6 +10,10 @@ import sys
 from absl import flags
 from ml_collections import config_flags
 
+from experiments.launch import comments
+from experiments.methods import composing, settings
+from experiments.methods.plugin import Plugin
+from experiments.methods.table import NAMED, PLUGINS
 from loplax import checks
 
 
@@ -42,15 +46,16 @@ def ends_at_once():
 def presets(argv: list[str], folder: pathlib.Path) -> tuple[list[str], str]:
     """Reads which preset a command line asks for.
 
-    ``--preset=NAME``, ``--config=NAME`` and ``--config=FILE:NAME`` mean the same.
+    ``--preset=NAME``, ``--config=NAME`` and ``--config=FILE:NAME`` mean the same. Of
+    a setting that is given several times the last counts, as of every flag.
 
     Args:
       argv: the arguments.
       folder: that of the experiment; its ``config.py`` has the ``PRESETS``.
 
     Returns:
-      The arguments, with one ``--config`` in place of all of these; and the name of the
-      preset: the first of them all if none is asked for, ``""`` of another file.
+      The arguments, with one ``--config`` in place of all of these, first; and the name
+      of the preset: the first of them all if none is asked for, ``""`` of another file.
     """
     own = file = str(folder / "config.py")
     preset, left, arguments = None, [], iter(argv)
@@ -72,7 +77,26 @@ def presets(argv: list[str], folder: pathlib.Path) -> tuple[list[str], str]:
             checks.one_of("preset", preset, known)
     whole = file if preset is None else f"{file}:{preset}"
     usual = "" if foreign else known[0]
-    return [f"--config={whole}", *left], usual if preset is None else preset
+    return [f"--config={whole}", *_last(left)], usual if preset is None else preset
+
+
+def _last(arguments: list[str]) -> list[str]:
+    """The arguments, of ``--config.NAME=`` the last: ml_collections joins tuples."""
+    found: dict[object, str] = {}
+    for place, argument in enumerate(arguments):
+        address = _address(argument)
+        key = address if address and "=" in argument else place
+        found.pop(key, None)
+        found[key] = argument
+    return list(found.values())
+
+
+def _address(argument: str) -> str:
+    """The address of the setting that an argument changes, if it does."""
+    name = argument.partition("=")[0]
+    flag, _, address = name.lstrip("-").partition(".")
+    changes = name.startswith("-") and flag in ("config", "noconfig")
+    return address if changes else ""
 
 
 def _configs(folder: pathlib.Path):
@@ -89,18 +113,14 @@ def define_config(default: str) -> flags.FlagHolder:
       The flag.
     """
     description = "configuration as FILE:PRESET; --config.NAME=VALUE changes a setting"
-    try:
-        return config_flags.DEFINE_config_file("config", default, description)
-    except (AttributeError, KeyError) as error:
-        sys.exit(f"error: {_unknown(error)}. All settings are in {default}.")
+    return config_flags.DEFINE_config_file("config", default, description)
 
 
-def _unknown(error: AttributeError | KeyError) -> str:
-    """What ml_collections says of a setting that is not there, as a line of text."""
-    text = str(error.args[0]).replace("\\n", " ").replace("\\", "")
-    name, _, hint = " ".join(text.replace("'", "").split()).partition(" Did you mean ")
-    meant = f"; did you mean {hint.split()[0]}?" if hint else ""
-    return f"no setting {name}{meant}"
+def _check_known(argv: list[str]) -> None:
+    """Refuses settings that are not there; argv is as `presets` leaves it."""
+    config = flags.FLAGS["config"].parser.parse(argv[1].partition("=")[2])
+    for address in filter(None, map(_address, argv)):
+        settings.check_known(config, address.partition("[")[0])
 
 
 def read_flags(argv: list[str], folder: pathlib.Path | None = None) -> list[str]:
@@ -121,8 +141,10 @@ def read_flags(argv: list[str], folder: pathlib.Path | None = None) -> list[str]
         sys.exit(0)
     try:
         return flags.FLAGS(argv)
-    except AttributeError as error:
-        sys.exit(f"error: {_unknown(error)} (--help lists the settings)")
+    except AttributeError as error:  # of ml_collections, without the address
+        with clear_errors():
+            _check_known(argv)
+        raise error
     except (flags.Error, TypeError, ValueError) as error:
         lines = str(error.args[0]).strip().splitlines()
         # ml_collections puts the traceback of a bad preset into the message.
@@ -143,11 +165,9 @@ def usage(folder: pathlib.Path) -> str:
     Returns:
       The text.
     """
-    from experiments.methods import settings
-    from experiments.methods.table import NAMED, PLUGINS
-
     configs = _configs(folder)
     preset = next(iter(configs.PRESETS))
+    config = configs.get_config(preset)
     lines = [configs.__doc__.strip(), "", "presets, the first by default (--preset=):"]
     lines += [f"  {name:24}{text}" for name, text in configs.PRESETS.items()]
     lines += ["", "flags:"]
@@ -159,15 +179,32 @@ def usage(folder: pathlib.Path) -> str:
         "",
         "plugins of methods (--config.methods=bp,cbp+layer_norm):",
     ]
-    lines += [f"  {name:24}{plugin.label}" for name, plugin in PLUGINS.items()]
-    lines += [f"  {name:24}{n.label}: {n.plugins}" for name, n in NAMED.items()]
+    here = {name: plugin for name, plugin in PLUGINS.items() if _place(plugin, config)}
+    lines += [f"  {name:24}{plugin.does}" for name, plugin in here.items()]
+    lines += [
+        f"  {name:24}{n.does}: {n.plugins}"
+        for name, n in NAMED.items()
+        if here.keys() >= set(n.plugins.split("+"))
+    ]
     lines += [
         "",
         f"settings, as in {preset} (--config.NAME=, --config.sweep.NAME=):",
     ]
-    flat = settings.flatten(configs.get_config(preset))
-    lines += [f"  {n:44}{v}" for n, v in flat if not n.startswith("sweep.")]
+    said = comments.of_problem(configs)
+    lines += [
+        f"  {name:44}{value!s:24}{said.get(name, '')}".rstrip()
+        for name, value in settings.flatten(config)
+        if not name.startswith("sweep.")
+    ]
     return "\n".join(lines)
+
+
+def _place(plugin: Plugin, config) -> bool:
+    """Whether a problem with such a configuration can have a plugin."""
+    needs = any(getattr(plugin, slot) for slot in composing.OF_STREAMS)
+    # Where diagnostics can be chosen, a stream of examples is learned.
+    streams = "observe" in config or not needs
+    return streams and ("sessions" in config or not plugin.sessions)
 
 
 def no_arguments(argv: list[str]) -> None:

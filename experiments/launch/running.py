@@ -13,7 +13,6 @@ from experiments.launch import devices, outcome, problems
 from experiments.methods import composing, settings
 from experiments.methods.table import PLUGINS
 from experiments.studies import learning
-from loplax import spelling
 from loplax.studies import checkpoints, shards, sweep
 
 # How a study runs, which changes none of its numbers.
@@ -81,7 +80,7 @@ def run(
         preset or problems.default_preset(problem)
     )
     words = learning.words([methods] if isinstance(methods, str) else methods)
-    asked = {"methods": words if any(words) else None, "seeds": seeds}
+    asked = {"methods": words or None, "seeds": seeds}
     changes |= {name: value for name, value in asked.items() if value is not None}
     for address, values in (sweep or {}).items():
         changes[f"sweep.{address}"] = tuple(np.atleast_1d(values).tolist())
@@ -113,17 +112,16 @@ def change(config: ml_collections.ConfigDict, changes: Mapping[str, Any]) -> Non
         if isinstance(value, Mapping):
             change(config, {f"{name}.{inner}": v for inner, v in value.items()})
             continue
-        known = dict(settings.flatten(config))
-        if name not in known:
-            hint = spelling.hint(name, known)
-            raise ValueError(f"there is no setting {name!r}{hint}")
+        settings.check_known(config, name)
+        usual = dict(settings.flatten(config))[name]
         value = value.tolist() if hasattr(value, "tolist") else value
+        bad = f"setting {name!r} must be such as {usual!r}, got {value!r}"
+        if isinstance(value, bool) and not isinstance(usual, bool):
+            raise ValueError(bad)  # else True would be taken as the number 1
         try:
             config.update_from_flattened_dict({name: value})
         except TypeError as error:
-            raise ValueError(
-                f"setting {name!r} must be such as {known[name]!r}, got {value!r}"
-            ) from error
+            raise ValueError(bad) from error
 
 
 def launch(

@@ -1,15 +1,26 @@
 """What a method builds: its transformation, its network, the slots of the learner."""
 
+import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import optax
 
 from experiments.methods.composing import Method
-from experiments.methods.plugin import Setting, Stage
+from experiments.methods.plugin import Plugin, Setting, Stage
 from loplax import checks, optim, streams
 from loplax.optim import keys
 from loplax.supervised import Network, Problem
+
+# What builders are given before the plugin's own; those of other slots a problem.
+_GIVEN = {
+    "optimizer": ("setting",),
+    "gradient": ("setting",),
+    "wrap": ("inner", "setting"),
+    "around": ("network", "shape"),
+    "stream": ("stream",),
+    "lone_stream": ("stream",),
+}
 
 
 def transformation(
@@ -55,7 +66,7 @@ def transformation(
     rate = schedule(numbers.pop("learning_rate"))
     rate_last = any(plugin.stage == Stage.RATE for plugin in made.plugins.values())
     numbers["learning_rate"] = 1.0 if rate_last else rate
-    optimizer = made.plugins[made.optimizer].optimizer
+    optimizer = _builder(made.optimizer, made.plugins[made.optimizer], "optimizer")
     tx = optimizer(setting(made.optimizer), **numbers)
     if restarts or any(plugin.restarts for plugin in made.plugins.values()):
         tx = optim.restartable(tx)
@@ -72,7 +83,22 @@ def transformation(
 def _filled(made: Method, slot: str) -> Iterable[tuple[str, Callable]]:
     """Plugins that fill a slot, with what they put there, by stage and then by name."""
     ordered = sorted(made.plugins.items(), key=lambda item: item[1].stage)
-    return [(n, getattr(p, slot)) for n, p in ordered if getattr(p, slot)]
+    return [(n, _builder(n, p, slot)) for n, p in ordered if getattr(p, slot)]
+
+
+def _builder(name: str, plugin: Plugin, slot: str) -> Callable:
+    """What a plugin has in a slot; if it cannot take what it is given, that is said."""
+    build = getattr(plugin, slot)
+
+    def checked(*given, **own):
+        try:
+            inspect.signature(build).bind(*given, **own)
+        except TypeError:
+            takes = ", ".join((*_GIVEN.get(slot, ("problem",)), *own))
+            raise ValueError(f"plugin {name}: {slot} must take ({takes}).") from None
+        return build(*given, **own)
+
+    return checked
 
 
 def _given(made: Method, each: str, hparams: Mapping) -> dict[str, Any]:

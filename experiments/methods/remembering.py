@@ -86,6 +86,8 @@ REMEMBERING = {
         paper="Laborieux et al. 2021",
         made_by="loplax.optim.metaplastic",
         note=(
+            "Meant for weights of which the network reads the signs, as the binarised "
+            "networks of `metaplasticity` do. "
             "The paper has 0.5, 1 and 1.35 at 24,000 steps a task; fewer steps need "
             "more."
         ),

@@ -9,7 +9,7 @@ from typing import Any
 import ml_collections
 
 from experiments.methods.table import PLUGINS
-from loplax import checks
+from loplax import checks, spelling
 
 # All methods of one plugin that are worth comparing.
 ALL = tuple(name for name, plugin in PLUGINS.items() if plugin.compared)
@@ -87,7 +87,8 @@ def swept(config: ml_collections.ConfigDict) -> dict[str, list[float]]:
     found = {at: values for at, values in _asked(config) if at not in _CHOICES}
     for address, values in found.items():
         for value in values:
-            if not isinstance(value, numbers.Real) or not math.isfinite(value):
+            real = isinstance(value, numbers.Real) and not isinstance(value, bool)
+            if not real or not math.isfinite(value):
                 raise ValueError(f"{address} takes finite numbers only, got {value!r}.")
     return found
 
@@ -146,6 +147,39 @@ def variants(config, methods: Mapping[str, Iterable[str]]) -> list[tuple]:
             ends = [f" {at}={value}" for at, value in zip(own, point, strict=True)]
             found.append((name + "".join(ends), name, changed))
     return found
+
+
+def check_known(config, address: str) -> None:
+    """Refuses the address of a setting that is not there.
+
+    Args:
+      config: the configuration.
+      address: the address, ``cbp.decay_rate`` or ``sweep.cbp.decay_rate``.
+
+    Raises:
+      ValueError: with the setting that may have been meant, or with those that the
+        section has.
+    """
+    every = [at for at, _ in flatten(config)]
+    if address in every:
+        return
+    sweep = "sweep." if address.startswith("sweep.") else ""
+    own = address.removeprefix(sweep)
+    if sweep and own in every:
+        raise ValueError(
+            f"{own} is a setting that is not swept: run the study once for each value."
+        )
+    alike = [at for at in every if at.startswith("sweep.") == bool(sweep)]
+    known = [at.removeprefix(sweep) for at in alike]
+    section, _, name = own.partition(".")
+    inside = [at.partition(".")[2] for at in known if at.startswith(f"{section}.")]
+    has = ""
+    if inside or section in PLUGINS:
+        has = f"; {section} has {', '.join(inside) or 'none'}"
+        known, own, sweep = inside, name, f"{sweep}{section}."
+    # Compared without what they have in common, which makes all of them alike.
+    meant = [f"; did you mean {sweep + at!r}?" for at in spelling.near(own, known)]
+    raise ValueError(f"there is no setting {address!r}{next(iter(meant), has)}")
 
 
 def flatten(section: Mapping, path: str = "") -> Iterator[tuple[str, Any]]:

@@ -105,7 +105,8 @@ def _run(study: Study, job: planning.Job, title: str, watch: Watch) -> None:
     study.programs.trace(each, rows)
     ready = study.programs.ready(each, rows)
     watch.bar.set_description(title if ready else f"compiling {title}")
-    program, data = study.programs.get(each, rows, watch.wish)
+    with watching.standing(watch.bar):
+        program, data = study.programs.get(each, rows, watch.wish)
     watch.bar.set_description(title)
     if job.state:
         leaves = {n: x[job.rows] for n, x in checkpoints.load(job.state).items()}

@@ -113,7 +113,10 @@ def run(
         depend on what is vmapped.
       num_seeds: number of seeds.
       num_segments: length of a run in segments.
-      steps_per_segment: examples that a segment learns from.
+      steps_per_segment: examples that a segment learns from; in that of
+        `loplax.supervised.segment` they are ``bins * chunks * stream.chunk``, times
+        the examples of an item. Only the learner knows, so a number that is wrong is
+        not noticed: the axis ``step`` is wrong then.
       settings: for every swept hyper-parameter its values; a method that does not use
         it has no further arms.
       data: arrays that all runs share, such as the images of a data set; kept once on

@@ -1,7 +1,9 @@
 """What is told of a study while it runs: a bar, and functions that the user gives."""
 
+import contextlib
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -94,3 +96,16 @@ def bar(total: int, done: int, unit: str, shown: bool) -> Any:
         disable=not shown,
         **how,
     )
+
+
+@contextlib.contextmanager
+def standing(bar: Any) -> Iterator[None]:
+    """What takes place within it counts as elapsed, but not for the bar's speed.
+
+    Args:
+      bar: the bar, of tqdm, which goes no further meanwhile.
+    """
+    begun = time.time()
+    yield
+    if not bar.disable:
+        bar.last_print_t += time.time() - begun

@@ -94,7 +94,8 @@ def segment(
         (repeated).
 
     Raises:
-      ValueError: if the bins do not fit the chunks, or the problem is contradictory.
+      ValueError: if the bins do not fit the chunks, the stream draws chunks of another
+        length than it says, or the problem is contradictory.
     """
     problem = build(state.hparams, state.key_tx, data)
     check(problem)
@@ -103,6 +104,7 @@ def segment(
     key, key_fresh = jax.random.split(state.key_fresh)
     state = state._replace(key_fresh=key)
     stream, items = problem.stream.draw(state.stream)
+    _check_drawn(problem.stream, items)
     if bins_per_chunk == 1:
         one = lambda state, _: binning.of_chunks(problem, state, chunks, unroll)
         state, (found, first) = jax.lax.scan(one, state, None, length=bins)
@@ -130,3 +132,12 @@ def _check_bins(stream: streams.Stream, bins: int, chunks: int, parts: int) -> N
         )
     if parts > 1 and chunks > 1:
         raise ValueError(f"with bins_per_chunk {parts} chunks must be 1, got {chunks}.")
+
+
+def _check_drawn(stream: streams.Stream, items: Any) -> None:
+    for leaf in jax.tree.leaves(items):
+        if jnp.shape(leaf)[:1] != (stream.chunk,):
+            raise ValueError(
+                f"the stream's chunk is {stream.chunk}, but draw gives items of the "
+                f"shape {jnp.shape(leaf)}: their leading axis must be a chunk."
+            )

@@ -8,11 +8,13 @@ import re
 
 import pytest
 
+import experiments
 import pages
+from experiments.launch import comments
 from experiments.launch import problems as known
 from experiments.methods import settings
 from experiments.methods.table import NAMED, PLUGINS
-from pages import api, comments, figures, members, methods, problems
+from pages import api, figures, members, methods, problems
 
 ROOT = pathlib.Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -137,6 +139,40 @@ def test_pages_that_are_gone_are_removed_and_others_keep_their_time(
     assert not (tmp_path / "b.md").exists()
     books = {path.name for path in (ROOT / "notebooks").glob("*.ipynb")}
     assert {path.name for path in tmp_path.glob("notebooks/*")} == books
+
+
+def test_a_method_is_run_where_it_belongs(of_methods):
+    for name, problem in (
+        ("metaplastic", "metaplasticity"),
+        ("real_weights", "metaplasticity"),
+        ("er", "stability_gap"),
+        ("bp", "permuted_mnist"),
+        ("cbp", "permuted_mnist"),
+    ):
+        page = of_methods[f"methods/{name}.md"]
+        assert f"python -m experiments.{problem}.run --preset=digits" in page, name
+
+
+def test_results_of_a_swept_study_are_read_as_is_shown(tmp_path):
+    text = (DOCS / "studies.md").read_text()
+    assert '.run "--config.sweep.cbp.replacement_rate=(1e-5,1e-4)"' in text
+    experiments.run(
+        "slowly_changing_regression",
+        "smoke",
+        methods="bp,cbp",
+        sweep={"cbp.replacement_rate": [1e-5, 1e-4]},
+        workdir=tmp_path,
+        examples=80,
+        bin=20,
+        observe=(),
+        progress=False,
+        **{"stream.period": 10},
+    )
+    blocks = re.findall(r"```python\n(.*?)```", text, re.S)
+    (block,) = [block for block in blocks if "load(" in block]
+    space: dict = {}
+    exec(block.replace("runs/permuted_mnist", str(tmp_path)), space)
+    assert dict(space["loss"].sizes) == {"arm": 1, "bin": 4}
 
 
 def test_the_loop_of_getting_started_runs():

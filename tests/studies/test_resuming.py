@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import xarray
 
-from loplax.studies import compiling, results, runs, sweep
+from loplax.studies import compiling, results, runs, sweep, watching
 from tests.studies import toys
 from tests.studies.toys import DEAF, WALK, init, segment, study
 
@@ -310,6 +310,24 @@ def test_the_bar_is_some_lines_where_there_is_no_terminal(
     assert "\r" not in text and "compiling walk (1/2)" in text
     assert "deaf (2/2): 100%" in text and "example/s" in text
     assert "4.32k/4.32k" in text  # 3 seeds, 2 + 4 arms, 6 segments of 40
+
+
+def test_compilation_does_not_count_for_the_speed_of_the_bar(monkeypatch, capsys):
+    """It counts as elapsed; a bar that is not shown has no clock."""
+    clock = [time.time()]
+    monkeypatch.setattr(time, "time", lambda: clock[0])
+    with watching.bar(1000, 0, "step", True) as bar:
+        bar._time = time.time
+        bar.start_t = bar.last_print_t = begun = clock[0]
+        for number, wait in ((100, 900.0), (200, 500.0)):
+            with watching.standing(bar):
+                clock[0] += wait
+            clock[0] += 40.0
+            bar.update(number)
+        assert 100 / 40 < bar.format_dict["rate"] < 200 / 40
+        assert bar.format_dict["elapsed"] == clock[0] - begun
+    with watching.bar(1000, 0, "step", False) as bar, watching.standing(bar):
+        clock[0] += 1.0
 
 
 def test_loading_needs_no_jax(crashed):

@@ -247,6 +247,18 @@ def test_bins_that_do_not_fit_are_refused(sizes, message):
         supervised.segment(BUILD, start(), **sizes)
 
 
+@pytest.mark.parametrize("drawn", [7, 9])
+def test_a_chunk_of_another_length_than_the_stream_says_is_refused(drawn):
+    draw = lambda state: (state, {"x": jnp.zeros([8, 2]), "y": jnp.zeros([drawn])})
+
+    def build(hparams, key, data):
+        problem = BUILD(hparams, key, data)
+        return problem._replace(stream=problem.stream._replace(draw=draw))
+
+    with pytest.raises(ValueError, match=rf"chunk is 8, but .* shape \({drawn},\)"):
+        jax.eval_shape(functools.partial(supervised.segment, build, bins=2), start())
+
+
 def averaging():
     """A mean of the weights, tested in their place."""
 

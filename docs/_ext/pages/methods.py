@@ -166,7 +166,9 @@ def _command(name: str, plugin: Plugin) -> str:
     problem = "permuted_mnist"
     if plugin.sessions:
         problem = "stability_gap"
-    if {"binary", "running"} & set(plugin.options):
+    binary = problems.part("metaplasticity", "config").get_config().methods
+    own = name in binary and not plugin.compared  # elsewhere it is not among all
+    if own or {"binary", "running"} & set(plugin.options):
         problem = "metaplasticity"
     method = name if name == "bp" else f"bp,{name}"
     return (

@@ -5,11 +5,10 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from experiments.launch import problems
+from experiments.launch import comments, problems
 from experiments.methods import settings
 from experiments.methods.table import PLUGINS
-from experiments.studies import defaults, locomotion
-from pages import comments, markdown
+from pages import markdown
 
 
 def pages(measured: pathlib.Path) -> dict[str, str]:
@@ -89,7 +88,7 @@ def _settings(configs, default: str) -> str:
         for preset in configs.PRESETS
         if preset not in (default, "smoke")
     }
-    said = _comments(configs)
+    said = comments.of_problem(configs)
     general, own = [], []
     for address, value in flat.items():
         if address.startswith("sweep.") or address == "methods":
@@ -127,9 +126,3 @@ def _elsewhere(values: Mapping[str, Any]) -> str:
     for preset, value in values.items():
         places.setdefault(markdown.value(value), []).append(f"`{preset}`")
     return "; ".join(f"{value} in {', '.join(of)}" for value, of in places.items())
-
-
-def _comments(configs) -> dict[str, str]:
-    """What is said of the settings, in the problem's own file before all others."""
-    modules = (configs, locomotion, defaults)
-    return comments.of(*(pathlib.Path(module.__file__) for module in modules))

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import runpy
 import subprocess
 import sys
@@ -208,6 +209,16 @@ def test_different_problems_are_not_compared(finished, monkeypatch):
             "smoke",
             [f"--config={FOLDER / 'config.py'}:smoke", "--config.seeds=3"],
         ),
+        (
+            [FILE, "--config.hidden=1", "--config.keep_states", "-config.hidden=2"],
+            "paper",
+            [FILE, "--config.keep_states", "-config.hidden=2"],
+        ),
+        (
+            [FILE, "--write=csv", "--config.l2.a=1", "--write=csv", "--config.a=1"],
+            "paper",
+            [FILE, "--write=csv", "--config.l2.a=1", "--write=csv", "--config.a=1"],
+        ),
     ],
 )
 def test_presets_are_asked_for_in_several_ways(arguments, preset, left):
@@ -224,10 +235,21 @@ BAD = [
     (["--config=nowhere.py"], ("nowhere.py",)),
     (
         ["--preset=smoke", "--config.lerning_rate=1"],
-        ('no setting lerning_rate; did you mean "learning_rate"?',),
+        ("no setting 'lerning_rate'; did you mean 'learning_rate'?",),
     ),
-    (["--preset=smoke", "--config.sweep.lerning_rate=1"], ("lerning_rate",)),
-    (["--preset=smoke", "--config.sweep.cbp.rate=(1,)"], ("rate",)),
+    (
+        ["--preset=smoke", "--config.seeds=3", "--config.sweep.lerning_rate=1"],
+        ("no setting 'sweep.lerning_rate'; did you mean 'sweep.learning_rate'?",),
+    ),
+    (
+        ["--preset=smoke", "--config.sweep.l2.strength=(1e-4,1e-3)"],
+        ("no setting 'sweep.l2.strength'; l2 has weight_decay",),
+    ),
+    (
+        [FILE, "--config.cbp.decay=1"],
+        ("no setting 'cbp.decay'; did you mean 'cbp.decay_rate'?",),
+    ),
+    (["--config.sweep.activation=(1,)"], ("activation is a setting that is not",)),
     (["--preset=smoke", "--config.seeds=many"], ("seeds", "many")),
     (["--preset=smoke", "--config.learning_rate=fast"], ("learning_rate", "fast")),
     (["--preset=smoke", "--wrokdir=here"], ("wrokdir",)),
@@ -298,7 +320,25 @@ def test_help_lists_presets_flags_methods_and_settings(arguments, answers):
     )
     assert settings["cbp.replacement_rate"] == "0.0001"
     assert settings["stream.period"] == "10000"
-    assert "continual backprop" in out and "sweep." not in settings
+    assert "sweep." not in settings
+    assert re.search(r"\n  redo +re-initialises dormant units\n", out)
+    assert re.search(r"\n  platform +auto +auto, cpu, gpu or tpu\n", out)
+
+
+@pytest.mark.parametrize(
+    ("problem", "there", "missing"),
+    [
+        ("permuted_mnist", {"bp", "cbp", "ema", "adam"}, {"er", "ewc", "sgm"}),
+        ("stability_gap", {"bp", "er", "ewc", "sgm"}, set()),
+        ("nonstationary_control", {"bp", "cbp", "layer_norm"}, {"er", "ema", "sgm"}),
+        ("quadratic", {"bp", "metaplastic"}, {"er", "ema", "input_normalization"}),
+    ],
+)
+def test_help_lists_the_plugins_that_the_problem_can_have(problem, there, missing):
+    lines = command_line.usage(ROOT / "experiments" / problem).splitlines()
+    first = lines.index("plugins of methods (--config.methods=bp,cbp+layer_norm):") + 1
+    listed = {line.split()[0] for line in lines[first : lines.index("", first)]}
+    assert there <= listed and not missing & listed
 
 
 @pytest.mark.parametrize(

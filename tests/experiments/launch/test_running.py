@@ -178,7 +178,7 @@ def test_presets_and_methods_have_defaults(monkeypatch):
     asked = []
     keep = lambda *given, **how: asked.append((given, how))
     monkeypatch.setattr(running, "launch", keep)
-    for methods in ((), "", "cbp,bp", ("cbp", "bp"), ["cbp,bp"]):
+    for methods in ((), [], "cbp,bp", ("cbp", "bp"), ["cbp,bp"]):
         experiments.run(NAME, methods=methods, sweep={"learning_rate": 0.5})
     usual = problems.part(NAME, "config").get_config("paper")
     for (problem, config, workdir), how in asked:
@@ -192,7 +192,16 @@ UNKNOWN = [
     ({"lerning_rate": 1.0}, "setting 'lerning_rate'; did you mean 'learning_rate'"),
     ({"stream": {"perod": 1}}, "'stream.perod'; did you mean 'stream.period'"),
     ({"cbp.decay": 1.0}, "'cbp.decay'; did you mean 'cbp.decay_rate'"),
-    ({"cbp": 3}, "setting 'cbp'"),
+    ({"cbp": 3}, "setting 'cbp'; cbp has budget, decay_rate, "),
+    ({"sweep": {"cbp.rate": [1]}}, "'sweep.cbp.rate'; cbp has budget, "),
+    ({"sweep": {"l2.strength": [1]}}, "'sweep.l2.strength'; l2 has weight_decay$"),
+    ({"sweep": {"layer_norm.x": [1]}}, "'sweep.layer_norm.x'; layer_norm has none$"),
+    ({"sweep": {"sedes": [1, 2]}}, "'sweep.sedes'$"),
+    ({"sweep": {"seeds": [1, 2]}}, "seeds is a setting that is not swept: run the"),
+    ({"sweep": {"activation": ["relu"]}}, "activation is a setting that is not swept"),
+    ({"cbp.replacement_rate": True}, "rate' must be such as 0.0001, got True"),
+    ({"sweep": {"cbp.replacement_rate": [True]}}, "takes finite numbers only, got Tr"),
+    ({"methods": ""}, "methods must be one of .*, got ''"),
     ({"sweep": {"cbp.replacment_rate": [1]}}, "mean 'sweep.cbp.replacement_rate'"),
     ({"sweep": {"learning_rate": ["fast"]}}, "learning_rate.*'fast'"),
     ({"seeds": 2.5}, "'seeds' must be such as 3, got 2.5"),

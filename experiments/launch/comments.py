@@ -5,6 +5,20 @@ import pathlib
 from collections.abc import Iterable
 
 
+def of_problem(configs) -> dict[str, str]:
+    """What is said of the settings, in the problem's own file before all others.
+
+    Args:
+      configs: the problem's module ``config``.
+
+    Returns:
+      Comments by address.
+    """
+    own = pathlib.Path(configs.__file__)
+    shared = own.parents[1] / "studies"
+    return of(own, shared / "locomotion.py", shared / "defaults.py")
+
+
 def of(*paths: pathlib.Path) -> dict[str, str]:
     """Comments by the address of the setting that they are about.
 
