@@ -69,7 +69,9 @@ def activations(
                 hint = spelling.hint(name, features)
                 raise ValueError(
                     f"features: nothing for layer {name!r}, only for "
-                    f"{list(features)}{hint}. loplax.units.tap(apply) returns them all."
+                    f"{list(features)}{hint}. loplax.units.tap(apply) returns them "
+                    "all; if apply returns more than the output, both find and tap "
+                    "need has_aux=True."
                 )
             value, last = features[name], (*positions, group.size)
             if jnp.shape(value)[-len(last) :] != last:

@@ -8,6 +8,10 @@ import jax
 from jax.extend import core
 
 
+HAS_AUX = " (if apply returns (output, new statistics), say has_aux=True)"
+"""What to say to who may have forgotten."""
+
+
 class Model(NamedTuple):
     """A model taken apart.
 
@@ -82,6 +86,7 @@ class Trace(NamedTuple):
       structure: structure of the outputs: what the model returns, its changed state.
       leaves: the inputs of the jaxpr.
       write: stores the changed state in the model, if that is a module.
+      hint: what to say of units that are returned, if it may be by mistake.
     """
 
     closed: core.ClosedJaxpr
@@ -89,6 +94,7 @@ class Trace(NamedTuple):
     structure: Any
     leaves: list
     write: Callable[[Any], None]
+    hint: str
 
 
 def trace(apply, params, inputs, has_aux: bool) -> Trace:
@@ -113,11 +119,14 @@ def trace(apply, params, inputs, has_aux: bool) -> Trace:
         return apply(merged, *merge(given)), model.state(merged)
 
     closed, (shape, state) = jax.make_jaxpr(flat, return_shape=True)(*leaves)
-    if has_aux and not (isinstance(shape, tuple) and len(shape) == 2):
+    pair = isinstance(shape, tuple) and len(shape) == 2
+    if has_aux and not pair:
         raise ValueError(
             "With has_aux=True the model must return a pair (output, aux), not "
             f"{type(shape).__name__}."
         )
     counted = shape[0] if has_aux else shape
     structure = jax.tree.structure((shape, state))
-    return Trace(closed, len(jax.tree.leaves(counted)), structure, leaves, model.write)
+    kept = len(jax.tree.leaves(counted))
+    hint = HAS_AUX if pair and not has_aux else ""
+    return Trace(closed, kept, structure, leaves, model.write, hint)
