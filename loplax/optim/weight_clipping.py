@@ -71,7 +71,7 @@ def weight_clipping(
     checks.in_range("kappa", kappa)
     for bound in jax.tree.leaves(bounds):
         checks.in_range("bounds", bound)
-    inner = optax.with_extra_args_support(inner)
+    inner = expected.optimizer(inner)
 
     def init(params):
         first = jax.tree.map(_initial_bound, params)

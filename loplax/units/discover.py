@@ -79,7 +79,8 @@ def find(
 
     Raises:
       ValueError: if a selected name is unknown or was left out, two parameters have
-        the same path, or ``has_aux`` is set and ``apply`` returns no pair.
+        the same path, ``apply`` is no function of parameters (pass ``net.apply``, not
+        ``net``), or ``has_aux`` is set and ``apply`` returns no pair.
 
     Example:
       >>> import jax, jax.numpy as jnp

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import jax
 from jax.extend import core
 
-
 HAS_AUX = " (if apply returns (output, new statistics), say has_aux=True)"
 """What to say to who may have forgotten."""
 
@@ -97,6 +96,22 @@ class Trace(NamedTuple):
     hint: str
 
 
+def _require_function(apply) -> None:
+    """Raises ``ValueError`` unless ``apply`` can be called as one of the parameters."""
+    if not callable(apply):
+        raise ValueError(
+            "apply, which comes first, must be a function (params, *inputs) -> output, "
+            f"got {type(apply).__name__}."
+        )
+    linen: Any = sys.modules.get("flax.linen")
+    if linen is not None and isinstance(apply, linen.Module) and apply.scope is None:
+        name = type(apply).__name__
+        raise ValueError(
+            f"apply must be a function, got the linen module {name}, which holds no "
+            "parameters. Pass its method apply: find(net.apply, params, x)."
+        )
+
+
 def trace(apply, params, inputs, has_aux: bool) -> Trace:
     """Traces a model.
 
@@ -108,7 +123,12 @@ def trace(apply, params, inputs, has_aux: bool) -> Trace:
 
     Returns:
       The traced model. A module is not changed.
+
+    Raises:
+      ValueError: if ``apply`` is no function of the parameters, or returns no pair
+        with ``has_aux``.
     """
+    _require_function(apply)
     model = split(params)
     given, merge = arrays(inputs)
     leaves, treedef = jax.tree.flatten((model.params, model.rest, given))

@@ -35,9 +35,7 @@ class Net(eqx.Module):
 
 
 def call(model, x, state):
-    batched = jax.vmap(
-        model, axis_name="batch", in_axes=(0, None), out_axes=(0, None)
-    )
+    batched = jax.vmap(model, axis_name="batch", in_axes=(0, None), out_axes=(0, None))
     return batched(x, state)
 
 
