@@ -1,4 +1,4 @@
-"""Collectives over a batch axis that ``vmap`` gave a name, as in Equinox's batch norm."""
+"""Collectives over an axis that ``vmap`` gave a name, as in Equinox's batch norm."""
 
 import equinox as eqx
 import jax
