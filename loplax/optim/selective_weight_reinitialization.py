@@ -144,6 +144,7 @@ def selective_weight_reinitialization(
     inner = expected.optimizer(inner)
 
     def init(params):
+        expected.arrays(params)
         for path, leaf in paths.by_path(params).leaves.items():
             if paths.is_weight(leaf):
                 initializers.for_path(initializer, path)

@@ -74,6 +74,7 @@ def weight_clipping(
     inner = expected.optimizer(inner)
 
     def init(params):
+        expected.arrays(params)
         first = jax.tree.map(_initial_bound, params)
         # Without leaves it is a placeholder of optax.tree.map_params.
         if bounds is not None and jax.tree.leaves(params):
