@@ -42,6 +42,7 @@ def scale_by_unit_adam(
     checks.in_range("eps", eps)
 
     def init(params):
+        expected.arrays(params)
         counts = {group.name: jnp.zeros(group.size, jnp.int32) for group in groups}
         return ScaleByUnitAdamState(
             count=jnp.zeros((), jnp.int32),

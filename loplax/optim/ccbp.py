@@ -121,7 +121,7 @@ def ccbp(
     checks.typed_key(key)
     groups = expected.groups(units)
     sizes = {group.name: group.size for group in groups}
-    inner = optax.with_extra_args_support(inner)
+    inner = expected.optimizer(inner)
 
     def init(params) -> CcbpState:
         wrapper.check(groups, params)

@@ -1,13 +1,49 @@
 """Checks of what is handed to a transformation, before anything is computed."""
 
 from collections.abc import Callable, Iterable, Mapping
+from numbers import Number
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from loplax import checks, sharding, spelling
+from loplax.units import paths
 from loplax.units.groups import UnitGroup
-from loplax.units.paths import by_path
+
+
+def optimizer(
+    inner: optax.GradientTransformation,
+) -> optax.GradientTransformationExtraArgs:
+    """The optimiser inside a wrapper, which takes the further arguments of ``update``.
+
+    Raises:
+      ValueError: if it is none; in ``init``, as `arrays`.
+    """
+    parts = [getattr(inner, part, None) for part in ("init", "update")]
+    if not all(map(callable, parts)):
+        what = f"the function {getattr(inner, '__name__', inner)!r}; call it"
+        raise ValueError(
+            "What is wrapped must be a transformation such as optax.adam(1e-3), got "
+            f"{what if callable(inner) else type(inner).__name__}."
+        )
+    inner = optax.with_extra_args_support(inner)
+
+    def init(params):
+        arrays(params)
+        return inner.init(params)
+
+    return optax.GradientTransformationExtraArgs(init, inner.update)
+
+
+def arrays(params) -> None:
+    """Raises ``ValueError`` if a leaf of the parameters is neither array nor number."""
+    for keys, leaf in jax.tree.leaves_with_path(params):
+        if not (hasattr(leaf, "dtype") or isinstance(leaf, Number)):
+            raise ValueError(
+                f"params: {paths.name(keys)!r} is no array, but {type(leaf).__name__}. "
+                "Of an Equinox module pass eqx.filter(model, eqx.is_inexact_array)."
+            )
 
 
 def period(value) -> Callable[[jax.Array], jax.Array]:
@@ -29,7 +65,7 @@ def alike(name: str, tree, like: Mapping[str, jax.Array]) -> dict[str, jax.Array
     Raises:
       ValueError: if there is no such leaf, or it has another shape.
     """
-    named = by_path(tree).leaves
+    named = paths.by_path(tree).leaves
     for path, leaf in like.items():
         found = jnp.shape(named[path]) if path in named else "nothing"
         if found != leaf.shape:
@@ -69,7 +105,9 @@ def activations(
                 hint = spelling.hint(name, features)
                 raise ValueError(
                     f"features: nothing for layer {name!r}, only for "
-                    f"{list(features)}{hint}. loplax.units.tap(apply) returns them all."
+                    f"{list(features)}{hint}. loplax.units.tap(apply) returns them "
+                    "all; if apply returns more than the output, both find and tap "
+                    "need has_aux=True."
                 )
             value, last = features[name], (*positions, group.size)
             if jnp.shape(value)[-len(last) :] != last:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from loplax.optim import placement
+from loplax.optim import expected, placement
 
 
 class FrozenState(NamedTuple):
@@ -72,7 +72,7 @@ def frozen(
       Freezing old output classes in Harun & Kanan, `Overcoming the stability gap in
       continual learning <https://arxiv.org/abs/2306.01904>`_, TMLR 2024.
     """
-    inner = optax.with_extra_args_support(inner)
+    inner = expected.optimizer(inner)
 
     def init(params) -> FrozenState:
         return FrozenState(inner.init(params))

@@ -79,7 +79,7 @@ def hare_tortoise(
     """
     checks.in_range("momentum", momentum, 0, 1)
     is_due = expected.period(period)
-    inner = optax.with_extra_args_support(inner)
+    inner = expected.optimizer(inner)
 
     def init(params):
         tortoise = jax.tree.map(paths.at_least_float32, params)

@@ -65,5 +65,8 @@ def l2_init(weight_decay: float | jax.Array) -> optax.GradientTransformationExtr
 
         return jax.tree.map(add, grads, params, state.initial), state
 
-    init = lambda params: L2InitState(jax.tree.map(jnp.copy, params))
+    def init(params):
+        expected.arrays(params)
+        return L2InitState(jax.tree.map(jnp.copy, params))
+
     return optax.GradientTransformationExtraArgs(init, update)

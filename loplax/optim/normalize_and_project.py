@@ -63,7 +63,7 @@ def normalize_and_project(
       Lyle et al., `Normalization and effective learning rates in reinforcement learning
       <https://arxiv.org/abs/2407.01800>`_, NeurIPS 2024.
     """
-    inner = optax.with_extra_args_support(inner)
+    inner = expected.optimizer(inner)
 
     def init(params):
         return NormalizeAndProjectState(inner.init(params), jax.tree.map(_norm, params))

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import optax
 
 from loplax import checks
-from loplax.optim import placement
+from loplax.optim import expected, placement
 
 
 def one_cycle(
@@ -65,7 +65,7 @@ def one_cycle(
     checks.in_range("pct_start", pct_start, 0, 1)
     checks.in_range("div_factor", div_factor, 1)
     checks.in_range("final_div_factor", final_div_factor, 1)
-    inner = optax.with_extra_args_support(inner)
+    inner = expected.optimizer(inner)
     first, last = 1 / div_factor, 1 / (div_factor * final_div_factor)
 
     def update(grads, state, params=None, **extra_args):

@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 import optax
 
+from loplax.optim import expected
+
 
 class RestartableState(NamedTuple):
     """State of `restartable`.
@@ -36,7 +38,7 @@ def restartable(
       >>> type(optim.restartable(optax.sgd(0.1)).init(jnp.ones(2))).__name__
       'RestartableState'
     """
-    inner = optax.with_extra_args_support(inner)
+    inner = expected.optimizer(inner)
 
     def update(grads, state, params=None, **extra_args):
         updates, new = inner.update(grads, state.inner, params, **extra_args)

@@ -141,9 +141,10 @@ def selective_weight_reinitialization(
         )
     # Of a fraction known beforehand only the lowest weights need be sorted.
     most = 1.0 if isinstance(factor, jax.core.Tracer) else float(factor)
-    inner = optax.with_extra_args_support(inner)
+    inner = expected.optimizer(inner)
 
     def init(params):
+        expected.arrays(params)
         for path, leaf in paths.by_path(params).leaves.items():
             if paths.is_weight(leaf):
                 initializers.for_path(initializer, path)

@@ -76,7 +76,7 @@ def shrink_and_perturb(
     checks.in_range("perturb_scale", perturb_scale)
     is_due = expected.period(period)
     checks.typed_key(key)
-    inner = optax.with_extra_args_support(inner)
+    inner = expected.optimizer(inner)
 
     def init(params):
         count = jnp.zeros((), jnp.int32)

@@ -64,6 +64,7 @@ def spectral_regularization(
     checks.in_range("exponent", exponent, 1)
 
     def init(params):
+        expected.arrays(params)
         return SpectralRegularizationState(jax.tree.map(_anchor, params))
 
     def update(grads, state, params=None, **extra_args):

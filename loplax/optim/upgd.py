@@ -94,6 +94,7 @@ def upgd(
     checks.typed_key(key)
 
     def init(params):
+        expected.arrays(params)
         utility = optax.tree.zeros_like(params, dtype=jnp.float32)
         return UpgdState(utility, jnp.zeros((), jnp.int32), keys.copy(key))
 

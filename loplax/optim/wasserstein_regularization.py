@@ -62,6 +62,7 @@ def wasserstein_regularization(
     checks.in_range("strength", strength)
 
     def init(params):
+        expected.arrays(params)
         return WassersteinRegularizationState(jax.tree.map(_in_order, params))
 
     def update(grads, state, params=None, **extra_args):

@@ -71,9 +71,10 @@ def weight_clipping(
     checks.in_range("kappa", kappa)
     for bound in jax.tree.leaves(bounds):
         checks.all_in_range("bounds", bound)
-    inner = optax.with_extra_args_support(inner)
+    inner = expected.optimizer(inner)
 
     def init(params):
+        expected.arrays(params)
         first = jax.tree.map(_initial_bound, params)
         # Without leaves it is a placeholder of optax.tree.map_params.
         if bounds is not None and jax.tree.leaves(params):

@@ -131,7 +131,7 @@ def replacing(
     releases = release is not None
     groups = expected.groups(units, bias_transfer=bias_transfer, released=releases)
     bounds = {group.name: capacity(group.size) for group in groups}
-    inner = optax.with_extra_args_support(inner)
+    inner = expected.optimizer(inner)
 
     def init(params) -> ReplacementState:
         check(groups, params)

@@ -79,7 +79,8 @@ def find(
 
     Raises:
       ValueError: if a selected name is unknown or was left out, two parameters have
-        the same path, or ``has_aux`` is set and ``apply`` returns no pair.
+        the same path, ``apply`` is no function of parameters (pass ``net.apply``, not
+        ``net``), or ``has_aux`` is set and ``apply`` returns no pair.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -92,7 +93,7 @@ def find(
       ('w1', 4, 'w2')
     """
     traced = hosts.trace(apply, params, inputs, has_aux)
-    found = analyse(traced.closed, traced.kept, params).units
+    found = analyse(traced.closed, traced.kept, params, traced.hint).units
     return found if names is None else found.select(*names)
 
 
@@ -105,19 +106,23 @@ def paths(params: Any) -> dict[str, tuple[int, ...] | None]:
     return shapes
 
 
-def analyse(closed: core.ClosedJaxpr, kept: int, params: Any) -> Findings:
+def analyse(
+    closed: core.ClosedJaxpr, kept: int, params: Any, hint: str = ""
+) -> Findings:
     """Finds the units of a traced model.
 
     Args:
       closed: its jaxpr; the parameters are its first inputs.
       kept: number of leading outputs that count.
       params: the parameters.
+      hint: what to say of units that are returned, beside the reason.
 
     Returns:
       The groups and their taps.
     """
     known = paths(params)
-    book = ledger.Ledger({path: s for path, s in known.items() if s is not None})
+    shapes = {path: s for path, s in known.items() if s is not None}
+    book = ledger.Ledger(shapes, hint)
     values = []
     for path, var in itertools.zip_longest(known, closed.jaxpr.invars):
         kind: Any = var.aval
@@ -184,7 +189,7 @@ def _collect(book: ledger.Ledger, returned: set[int]) -> Findings:
         read = [record for record in records[root] if record.role == "outgoing"]
         if read and root in returned:
             reason = f"the units of {book.title(root)} are also returned as an output"
-            reasons.setdefault(root, reason)
+            reasons.setdefault(root, f"{reason}{book.hint}")
         if root in reasons and (read or root not in returned):
             left_out.setdefault(name, reasons[root])
         elif read:

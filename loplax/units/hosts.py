@@ -7,6 +7,9 @@ from typing import Any, NamedTuple
 import jax
 from jax.extend import core
 
+HAS_AUX = " (if apply returns (output, new statistics), say has_aux=True)"
+"""What to say to who may have forgotten."""
+
 
 class Model(NamedTuple):
     """A model taken apart.
@@ -82,6 +85,7 @@ class Trace(NamedTuple):
       structure: structure of the outputs: what the model returns, its changed state.
       leaves: the inputs of the jaxpr.
       write: stores the changed state in the model, if that is a module.
+      hint: what to say of units that are returned, if it may be by mistake.
     """
 
     closed: core.ClosedJaxpr
@@ -89,6 +93,23 @@ class Trace(NamedTuple):
     structure: Any
     leaves: list
     write: Callable[[Any], None]
+    hint: str
+
+
+def _require_function(apply) -> None:
+    """Raises ``ValueError`` unless ``apply`` can be called as one of the parameters."""
+    if not callable(apply):
+        raise ValueError(
+            "apply, which comes first, must be a function (params, *inputs) -> output, "
+            f"got {type(apply).__name__}."
+        )
+    linen: Any = sys.modules.get("flax.linen")
+    if linen is not None and isinstance(apply, linen.Module) and apply.scope is None:
+        name = type(apply).__name__
+        raise ValueError(
+            f"apply must be a function, got the linen module {name}, which holds no "
+            "parameters. Pass its method apply: find(net.apply, params, x)."
+        )
 
 
 def trace(apply, params, inputs, has_aux: bool) -> Trace:
@@ -102,7 +123,12 @@ def trace(apply, params, inputs, has_aux: bool) -> Trace:
 
     Returns:
       The traced model. A module is not changed.
+
+    Raises:
+      ValueError: if ``apply`` is no function of the parameters, or returns no pair
+        with ``has_aux``.
     """
+    _require_function(apply)
     model = split(params)
     given, merge = arrays(inputs)
     leaves, treedef = jax.tree.flatten((model.params, model.rest, given))
@@ -113,11 +139,14 @@ def trace(apply, params, inputs, has_aux: bool) -> Trace:
         return apply(merged, *merge(given)), model.state(merged)
 
     closed, (shape, state) = jax.make_jaxpr(flat, return_shape=True)(*leaves)
-    if has_aux and not (isinstance(shape, tuple) and len(shape) == 2):
+    pair = isinstance(shape, tuple) and len(shape) == 2
+    if has_aux and not pair:
         raise ValueError(
             "With has_aux=True the model must return a pair (output, aux), not "
             f"{type(shape).__name__}."
         )
     counted = shape[0] if has_aux else shape
     structure = jax.tree.structure((shape, state))
-    return Trace(closed, len(jax.tree.leaves(counted)), structure, leaves, model.write)
+    kept = len(jax.tree.leaves(counted))
+    hint = HAS_AUX if pair and not has_aux else ""
+    return Trace(closed, kept, structure, leaves, model.write, hint)

@@ -55,11 +55,13 @@ class Ledger:
 
     Args:
       shapes: shape of every parameter, by path.
+      hint: what to say of units that are returned, beside the reason.
     """
 
-    def __init__(self, shapes: dict[str, tuple[int, ...]]):
+    def __init__(self, shapes: dict[str, tuple[int, ...]], hint: str = ""):
         """Starts with parameters and no groups."""
-        self.shapes = shapes
+        self.shapes, self.hint = shapes, hint
+        self.batched = False  # whether the batch axis has a name: no vector is data
         self.records: list[Record] = []
         self.reasons: dict[int, str] = {}
         self.uses: dict[str, dict[tuple, str]] = {}

@@ -161,13 +161,14 @@ def _settle_touches(book, name, meeting, touch) -> None:
 
 
 def _settle_loose(book, name, label, other) -> None:
-    title, vector = book.title(label), other.origin == labels.VECTOR
+    title = book.title(label)
+    example = other.origin == labels.VECTOR and len(other.dims) < 2
     if other.taint or other.param:
         sources = ", ".join(sorted(other.taint | ({other.param} - {None})))
         reason = f"{name} combines the units of {title} with a function of {sources}"
         book.drop(label, reason)
-    elif other.origin == labels.DATA or (vector and len(other.dims) < 2):
+    elif other.origin == labels.DATA or (example and not book.batched):
         reason = f"{name} combines the units of {title} with data that varies along"
-        book.drop(label, f"{reason} them")
+        book.drop(label, f"{reason} them{book.hint if example else ''}")
     else:
         book.tie(label, [other.origin])

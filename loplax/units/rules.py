@@ -93,6 +93,7 @@ def follow(book: ledger.Ledger, program: walk.Program, inputs: list[flow.Value])
     values = dict(zip(program.inputs, inputs, strict=True))
     for number, (shape, value) in program.constants.items():
         values[number] = flow.Value(labels.free(shape), number=value)
+    book.batched = any(map(walk.is_collective, program.steps))
     for step in program.steps:
         read = [values[number] for number in step.inputs]
         values.update(zip(step.outputs, _apply(book, step, read), strict=True))

@@ -2,15 +2,20 @@
 
 from html import escape
 
-COLUMNS = ("layer", "size", "incoming", "outgoing")
+COLUMNS = ("layer", "size", "b+s", "incoming", "outgoing")
+"""``b+s`` counts the biases and the scales of every unit."""
+
+SUCH_AS = {"reduce_sum over the units": " (a layer norm, say)"}
+"""What usually stands behind a statistic."""
 
 
 def text(units) -> str:
     """The layers, what their units share, and what was left out."""
     rows = [COLUMNS, *_rows(units)]
-    name, size, incoming = (max(len(row[i]) for row in rows) for i in range(3))
+    name, size, own, incoming = (max(len(row[i]) for row in rows) for i in range(4))
     lines = [
-        f"{row[0]:<{name}}  {row[1]:>{size}}  {row[2]:<{incoming}}  {row[3]}"
+        f"{row[0]:<{name}}  {row[1]:>{size}}  {row[2]:>{own}}  {row[3]:<{incoming}}  "
+        f"{row[4]}"
         for row in rows
     ]
     for title, notes in _notes(units).items():
@@ -36,7 +41,13 @@ def html(units) -> str:
 def _rows(units) -> list[tuple[str, ...]]:
     listed = lambda weights: ", ".join(map(_describe, weights))
     return [
-        (group.name, str(group.size), listed(group.incoming), listed(group.outgoing))
+        (
+            group.name,
+            str(group.size),
+            f"{len(group.biases)}+{len(group.scales)}",
+            listed(group.incoming),
+            listed(group.outgoing),
+        )
         for group in units
     ]
 
@@ -50,7 +61,8 @@ def _notes(units) -> dict[str, dict[str, str]]:
 
 def _bonds(group) -> str:
     """What the units of a group share or depend on, in words."""
-    notes = [f"units share {what}" for what in group.coupled_by]
+    shared = group.coupled_by
+    notes = [f"units share {what}{SUCH_AS.get(what, '')}" for what in shared]
     notes += [f"{what} run along the units" for what in group.tied_to]
     if 1 < group.blocks < group.size:
         size = group.size // group.blocks

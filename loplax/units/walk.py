@@ -22,6 +22,9 @@ CALLS = {
 }
 """Primitives that run one jaxpr once, and the parameter that holds it."""
 
+COLLECTIVES = {"psum": "reduce_sum", "pmax": "reduce_max", "pmin": "reduce_min"}
+"""What collectives over axes of an array, as ``vmap`` leaves them, are."""
+
 
 class Step(NamedTuple):
     """One primitive operation.
@@ -138,5 +141,33 @@ class _Opener:
         step = Step(
             name, eqn.primitive, params, inputs, outputs, avals, address, custom
         )
-        self.steps.append(step)
+        self.steps.extend(_reductions(step, eqn))
         return outputs
+
+
+def is_collective(step: Step) -> bool:
+    """Whether a step reduces the batch axis that a ``vmap`` gave a name."""
+    return step.primitive.name in COLLECTIVES and step.name not in COLLECTIVES
+
+
+def _reductions(step: Step, eqn: core.JaxprEqn) -> list[Step]:
+    """A collective over axes of its arrays as plain reductions; others as they are."""
+    axes = step.params.get("axes", ())
+    if step.name not in COLLECTIVES or any(isinstance(axis, str) for axis in axes):
+        return [step]
+    made = []
+    for var, read, out, aval in zip(
+        eqn.invars, step.inputs, step.outputs, step.avals, strict=True
+    ):
+        kind: Any = var.aval
+        whole = {"axes": tuple(axis % len(kind.shape) for axis in axes)}
+        made.append(
+            step._replace(
+                name=COLLECTIVES[step.name],
+                params=whole,
+                inputs=(read,),
+                outputs=(out,),
+                avals=(aval,),
+            )
+        )
+    return made

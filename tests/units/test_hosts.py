@@ -3,6 +3,7 @@
 import functools
 
 import equinox as eqx
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -201,3 +202,20 @@ def test_flags_and_functions_as_inputs():
     assert found.names == ("w1",)
     output, features = units.tap(apply)(params, X, jax.nn.relu, True)
     assert output.shape == (3, 2) and features["w1"].shape == (3, 6)
+
+
+def test_what_is_no_function_of_parameters():
+    """Arguments in another order, or a linen module in place of its method."""
+    params = {"w1": jnp.ones((5, 6)), "w2": jnp.ones((6, 2))}
+    apply = lambda params, x: x @ params["w1"] @ params["w2"]
+    for call in (units.find, units.verify):
+        with pytest.raises(ValueError, match="apply, which comes first, .* got dict"):
+            call(params, apply, X)
+    net = nn.Sequential([nn.Dense(6), nn.relu, nn.Dense(2)])
+    params = net.init(jax.random.key(0), X)
+    words = r"the linen module Sequential, .* find\(net\.apply, params, x\)"
+    with pytest.raises(ValueError, match=words):
+        units.find(net, params, X)
+    with pytest.raises(ValueError, match=words):
+        units.tap(net)(params, X)
+    assert units.find(nn.apply(lambda net, x: net(x), net), params, X).names

@@ -130,6 +130,25 @@ def test_aux_is_no_reader():
     assert units.find(apply, SQUARE, X, has_aux=True).names == ("w0",)
 
 
+def test_statistics_that_are_returned_ask_for_has_aux():
+    """Who returns new statistics and does not say so is told of ``has_aux``."""
+
+    def apply(params, x, running):
+        hidden = layer(params, x)
+        return hidden @ params["w1"], 0.9 * running + 0.1 * hidden.mean(0)
+
+    arguments = SQUARE, X, jnp.ones(6)
+    assert "say has_aux=True" in units.find(apply, *arguments).left_out["w0"]
+    with pytest.raises(ValueError, match="has_aux=True"):
+        units.find(apply, *arguments, names=["w0"])
+    assert units.find(apply, *arguments, has_aux=True).names == ("w0",)
+    assert "say has_aux=True" in units.find(returned, SQUARE, X).left_out["w0"]
+    single = lambda params, x: returned(params, x)[0] + x @ params["w2"]
+    assert "has_aux" not in str(units.find(single, SQUARE, X))
+    aux = lambda params, x: (returned(params, x), x)
+    assert "has_aux" not in str(units.find(aux, SQUARE, X, has_aux=True))
+
+
 def test_single_example_residual_is_left_out():
     """Without a batch axis, an input is data and no per-unit statistic."""
     assert "w0" in units.find(raw_input_residual, SQUARE, X[0]).left_out

@@ -169,7 +169,8 @@ def test_what_runs_along_the_units_is_named(prove):
     assert str(found).splitlines()[2:] == [
         "not independent:",
         "  w: units share reduce_max over the units; units share reduce_sum over the "
-        "units; constants run along the units; random numbers run along the units",
+        "units (a layer norm, say); constants run along the units; random numbers run "
+        "along the units",
     ]
 
 
