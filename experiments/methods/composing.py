@@ -8,7 +8,9 @@ from experiments.methods import settings
 from experiments.methods.plugin import Plugin
 from experiments.methods.table import NAMED, PLUGINS, Named
 from loplax import checks
+from loplax.studies import source
 
+_OURS = ("experiments", "loplax")
 # Slots that hold several, or one where a plugin claims them.
 SLOTS = ("gradient", "wrap", "around")
 # Slots that are of no use where no stream of examples is learned.
@@ -70,12 +72,20 @@ class Method(NamedTuple):
 
     @property
     def described(self) -> dict[str, Any]:
-        """What is fixed about the method, and no number, by name."""
+        """What is fixed about the method, and no number, by name.
+
+        Of a plugin that is not the project's the code too, which its author may change.
+        """
         fixed = {
             f"{plugin}.{choice}": value
             for plugin, own in self.choices.items()
             for choice, value in own.items()
         }
+        for name, plugin in self.plugins.items():
+            functions = [each for each in plugin if callable(each)]
+            theirs = [f for f in functions if source.package(f) not in _OURS]
+            if theirs:
+                fixed[f"code of {name}"] = source.digest(*theirs)
         return {"plugins": list(self.plugins), **fixed}
 
 

@@ -4,12 +4,15 @@ import shutil
 
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import xarray
 
 import experiments
 from experiments import __main__ as directories
 from experiments.launch import problems, running
+from experiments.methods.plugin import Plugin
+from experiments.methods.table import PLUGINS
 from loplax.studies import merging, results
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
@@ -299,6 +302,25 @@ def test_bad_input_is_refused_before_anything_is_written(
     with pytest.raises(ValueError, match=match):
         running.launch(NAME, config, tmp_path / "study", preset="smoke", progress=False)
     assert not (tmp_path / "study").exists()
+
+
+def test_a_users_plugin_is_known_by_its_code(tmp_path, monkeypatch):
+    """Old results are not taken for those of what it has become."""
+
+    def plugin(size):
+        scaled = lambda inner, setting, rate: optax.chain(inner, optax.scale(size))
+        mine = Plugin("mine", "#123456", {"rate": 1.0}, wrap=scaled)
+        monkeypatch.setitem(PLUGINS, "mine", mine)
+
+    plugin(0.5)
+    first = run("mine", workdir=tmp_path).dataset
+    plugin(0.5)
+    xarray.testing.assert_identical(run("mine", workdir=tmp_path).dataset, first)
+    plugin(0.1)
+    with pytest.raises(ValueError, match="another method 'mine': code of mine"):
+        run("mine", workdir=tmp_path)
+    again = run("mine", workdir=tmp_path, overwrite=True).dataset
+    assert np.any(again["loss"] != first["loss"])
 
 
 def test_shards_are_computed_and_put_together(swept, tmp_path):
