@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from loplax import checks
-from loplax.optim import expected, keys, paths
+from loplax.optim import expected, keys, paths, placement
 
 
 class ConsolidationState(NamedTuple):
@@ -51,26 +51,31 @@ def identity(weight: jax.Array) -> jax.Array:
     return weight
 
 
-def quadratic(strength, through: Callable, accumulate: Callable) -> Consolidating:
+def quadratic(
+    strength, through: Callable | None, accumulate: Callable
+) -> Consolidating:
     """The transformation, whatever the importance is.
 
     Args:
       strength: of the penalty, at least 0.
-      through: ``weight -> weight``, what is penalised of it.
+      through: ``weight -> weight``, what is penalised of it. Default: the weight.
       accumulate: ``(anchor, importance, now, new) -> (anchor, importance)`` at a
         boundary, of one parameter: ``now`` is what is penalised there, ``new`` the
         importance that the task gives.
     """
     checks.in_range("strength", strength)
-    seen = lambda param: through(paths.at_least_float32(param))
+    what = through or identity
+    seen = lambda param: what(paths.at_least_float32(param))
 
     def init(params):
+        expected.arrays(params)
         anchor = jax.tree.map(seen, params)
         return ConsolidationState(anchor, jax.tree.map(jnp.zeros_like, anchor))
 
     def update(grads, state, params=None, **extra_args):
         del extra_args
         expected.required_params(params)
+        placement.require_before_optimizer()
         pull = pulled(strength, seen)
         return jax.tree.map(pull, grads, params, *state), state
 
@@ -79,11 +84,14 @@ def quadratic(strength, through: Callable, accumulate: Callable) -> Consolidatin
         params = expected.alike("params", params, anchors.leaves)
         given = expected.alike("importance", importance, anchors.leaves)
         for path, anchor in anchors.leaves.items():
-            new = given[path].astype(anchor.dtype)
-            both = accumulate(anchor, before.leaves[path], seen(params[path]), new)
-            anchors.leaves[path], before.leaves[path] = (
-                x.astype(anchor.dtype) for x in both
-            )
+            given[path] = new = jnp.asarray(given[path], anchor.dtype)
+            for bound in (jnp.min, jnp.max):
+                checks.in_range(f"importance of {path!r}", bound(new, initial=0))
+        for path, anchor in anchors.leaves.items():
+            old = anchor, before.leaves[path]
+            new = jnp.where(given[path] >= 0, given[path], jnp.nan)
+            both = accumulate(*old, seen(params[path]), new)
+            anchors.leaves[path], before.leaves[path] = where_finite(both, old)
         return ConsolidationState(anchors.unflatten(), before.unflatten())
 
     def consolidate(state, params, importance):
@@ -97,10 +105,22 @@ def pulled(strength, seen: Callable) -> Callable[..., jax.Array]:
     """The gradient of one parameter with that of its penalty."""
 
     def pull(grad, param, anchor, importance):
-        penalty = strength * importance * (seen(param) - anchor)
+        penalty = strength * (importance * (seen(param) - anchor))
         return (grad + penalty).astype(grad.dtype)
 
     return pull
+
+
+def where_finite(
+    new: tuple[jax.Array, jax.Array], old: tuple[jax.Array, jax.Array]
+) -> tuple[jax.Array, jax.Array]:
+    """New anchor and importance of weights, the old ones where not both are finite."""
+    known = jnp.isfinite(new[0]) & jnp.isfinite(new[1])
+    anchor, importance = (
+        jnp.where(known, x, x_old).astype(x_old.dtype)
+        for x, x_old in zip(new, old, strict=True)
+    )
+    return anchor, importance
 
 
 def where_it_is(kind: type, step: Callable, state: Any) -> Any:

@@ -14,7 +14,7 @@ def elastic_weight_consolidation(
     strength: float | jax.Array,
     *,
     decay: float | jax.Array | None = None,
-    through: Callable = consolidation.identity,
+    through: Callable | None = None,
 ) -> consolidation.Consolidating:
     r"""Adds the gradient of a quadratic penalty, weighed by the Fisher information.
 
@@ -40,7 +40,8 @@ def elastic_weight_consolidation(
       decay: :math:`\gamma`, in [0, 1], may be traced; None for a penalty per task.
       through: what is held of a weight, :math:`b(\theta)` in place of :math:`\theta`:
         ``jnp.sign`` in binarised networks. The latent weights get the gradient
-        :math:`\lambda F (b - b_k)`, as if :math:`b` were the identity.
+        :math:`\lambda F (b - b_k)`, as if :math:`b` were the identity. Default: the
+        identity.
 
     Returns:
       The transformation; ``update`` needs ``params``. ``consolidate(state, params,
@@ -48,7 +49,8 @@ def elastic_weight_consolidation(
 
     Raises:
       ValueError: for values out of range, or without ``params``; in ``consolidate``,
-        for trees that do not fit.
+        for trees that do not fit, and importances below 0 or not finite. Where these
+        are traced, such a weight stays held as it was.
 
     Example:
       >>> import jax.numpy as jnp, optax
@@ -104,14 +106,16 @@ def fisher(
       params: the parameters.
       inputs: the examples, ``[examples, ...]`` each array.
       targets: what goes with them, likewise.
-      weights: how much each counts, ``[examples]``. Default: all the same.
+      weights: how much each counts, ``[examples]``, at least 0. Default: all the same.
       chunk: examples at a time. On a CPU 1 is quickest, as no gradient is stored there.
 
     Returns:
-      A tree like ``params``, at least float32.
+      A tree like ``params``, at least float32; 0 if nothing has a weight, NaN if
+      traced weights are not at least 0.
 
     Raises:
-      ValueError: for a chunk below 1.
+      ValueError: for a chunk below 1, no examples, or weights that are not at least 0
+        and one for each example.
 
     Example:
       >>> import jax.numpy as jnp

@@ -76,6 +76,16 @@ def alike(name: str, tree, like: Mapping[str, jax.Array]) -> dict[str, jax.Array
     return {path: named[path] for path in like}
 
 
+def wide(name: str, path: str, leaf: jax.Array) -> None:
+    """Raises ``ValueError`` for a parameter of half precision."""
+    if jnp.finfo(leaf.dtype).bits < 32:
+        raise ValueError(
+            f"{name} need float32 or more, got {leaf.dtype} for {path!r}: half "
+            "precision rounds away the small steps by which they grow sure. Round in "
+            "the forward pass instead."
+        )
+
+
 def activations(
     units: Iterable[UnitGroup], features: Mapping[str, jax.Array] | None
 ) -> dict[str, jax.Array]:

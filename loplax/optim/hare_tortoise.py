@@ -82,8 +82,8 @@ def hare_tortoise(
     inner = expected.optimizer(inner)
 
     def init(params):
-        tortoise = jax.tree.map(paths.at_least_float32, params)
         first = inner.init(params)
+        tortoise = jax.tree.map(paths.at_least_float32, params)
         if reset_inner:
             _require_nothing_consolidated(first)
         return HareTortoiseState(first, tortoise, jnp.zeros((), jnp.int32))

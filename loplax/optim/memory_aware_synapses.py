@@ -10,7 +10,7 @@ from loplax.optim import consolidation, per_example
 
 
 def memory_aware_synapses(
-    strength: float | jax.Array, *, through: Callable = consolidation.identity
+    strength: float | jax.Array, *, through: Callable | None = None
 ) -> consolidation.Consolidating:
     r"""Adds the gradient of a quadratic penalty, weighed by the outputs' sensitivity.
 
@@ -36,7 +36,8 @@ def memory_aware_synapses(
 
     Raises:
       ValueError: for values out of range, or without ``params``; in ``consolidate``,
-        for trees that do not fit.
+        for trees that do not fit, and importances below 0 or not finite, as in
+        `elastic_weight_consolidation`.
 
     Example:
       >>> import jax.numpy as jnp
@@ -76,14 +77,16 @@ def sensitivity(
         time.
       params: the parameters.
       inputs: the examples, ``[examples, ...]`` each array.
-      weights: how much each counts, ``[examples]``. Default: all the same.
+      weights: how much each counts, ``[examples]``, at least 0. Default: all the same.
       chunk: examples at a time. On a CPU 1 is quickest, as no gradient is stored there.
 
     Returns:
-      A tree like ``params``, at least float32.
+      A tree like ``params``, at least float32; 0 if nothing has a weight, NaN if
+      traced weights are not at least 0.
 
     Raises:
-      ValueError: for a chunk below 1.
+      ValueError: for a chunk below 1, no examples, or weights that are not at least 0
+        and one for each example.
 
     Example:
       >>> import jax.numpy as jnp

@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from loplax import checks
@@ -26,7 +27,7 @@ def gaussian(params: Any, deviation: Any) -> Gaussian:
     """Puts an uncertainty on parameters.
 
     Args:
-      params: the parameters, which become the means.
+      params: the parameters, of which copies become the means.
       deviation: standard deviation of all weights, above 0, or a tree of them like the
         parameters. A number may be traced.
 
@@ -34,7 +35,8 @@ def gaussian(params: Any, deviation: Any) -> Gaussian:
       The distributions, in the types of the parameters.
 
     Raises:
-      ValueError: for a deviation that is not above 0.
+      ValueError: for a deviation that is not above 0, or not in the type of its
+        parameter, for integers, or for a tree that does not fit.
 
     Example:
       >>> import jax.numpy as jnp
@@ -42,12 +44,24 @@ def gaussian(params: Any, deviation: Any) -> Gaussian:
       >>> optim.gaussian({"w": jnp.zeros(2)}, 0.5).deviation["w"].tolist()
       [0.5, 0.5]
     """
-    for each in jax.tree.leaves(deviation):
-        checks.in_range("deviation", each, above=True)
-    like = lambda p, s: jnp.broadcast_to(s, jnp.shape(p)).astype(jnp.asarray(p).dtype)
+    means = jax.tree.map(jnp.copy, params)
     if jax.tree_util.treedef_is_leaf(jax.tree.structure(deviation)):
-        deviation = jax.tree.map(lambda p: deviation, params)
-    return Gaussian(params, jax.tree.map(like, params, deviation))
+        deviation = jax.tree.map(lambda p: deviation, means)
+    _require_form("deviation", deviation, means)
+    return Gaussian(means, jax.tree.map(_deviation, means, deviation))
+
+
+def _deviation(mean: jax.Array, deviation: Any) -> jax.Array:
+    """A copy like the mean, in which it must not be 0: from there nothing moves it."""
+    kind = mean.dtype
+    checks.all_in_range("deviation", deviation, above=True)
+    if not jnp.issubdtype(kind, jnp.floating):
+        raise ValueError(f"an uncertainty is of floating-point parameters, got {kind}.")
+    if not isinstance(deviation, jax.core.Tracer):
+        with np.errstate(over="ignore"):
+            rounded = np.asarray(deviation).astype(kind)
+        checks.all_in_range("deviation", rounded, float(jnp.finfo(kind).tiny))
+    return jnp.array(jnp.broadcast_to(deviation, mean.shape), kind)
 
 
 def sample(weights: Gaussian, key: jax.Array) -> Any:
@@ -63,6 +77,9 @@ def sample(weights: Gaussian, key: jax.Array) -> Any:
     Returns:
       A tree like ``weights.mean``.
 
+    Raises:
+      ValueError: for what is no `Gaussian`, or an untyped key.
+
     Example:
       >>> import jax, jax.numpy as jnp
       >>> from loplax import optim
@@ -71,6 +88,7 @@ def sample(weights: Gaussian, key: jax.Array) -> Any:
       >>> print(f"{drawn.mean():.2f} {drawn.std():.2f}")
       0.99 0.10
     """
+    _require_gaussian("weights", weights)
     checks.typed_key(key)
     noise = optax.tree.random_like(key, weights.mean)
     draw = lambda mean, deviation, epsilon: mean + deviation * epsilon
@@ -114,16 +132,19 @@ def mesu(
         less is forgotten. May be traced, as all numbers here.
       prior_mean: :math:`\mu_p`.
       prior_deviation: :math:`\sigma_p`, above 0.
-      clip: no step is longer than this times :math:`\sigma`. Default: none is bounded.
+      clip: no step is longer than this times :math:`\sigma`, in (0, 1), so that
+        :math:`\sigma` does not get to 0, which it would not leave. Default: none is
+        bounded.
 
     Returns:
       The transformation of gradients for a `Gaussian`, without state. ``update`` needs
-      ``params``, and takes ``examples=``, by which gradients of a mean over so many
-      examples become those of a sum; by default 1.
+      ``params``, and takes ``examples=``, above 0, by which gradients of a mean over so
+      many examples become those of a sum; by default 1.
 
     Raises:
-      ValueError: for numbers out of range; in ``update``, for parameters that are no
-        `Gaussian`.
+      ValueError: for numbers out of range; in ``update``, for parameters or gradients
+        that are no `Gaussian` or not alike, and for parameters of half precision, in
+        which steps of :math:`\sigma / 2 N` are rounded away.
 
     Example:
       One weight, of which every minibatch says that it is 3 with variance 1:
@@ -154,7 +175,7 @@ def mesu(
     checks.in_range("prior_mean", prior_mean, -float("inf"))
     checks.in_range("prior_deviation", prior_deviation, above=True)
     if clip is not None:
-        checks.in_range("clip", clip, above=True)
+        checks.in_range("clip", clip, 0, 1, above=True, below=True)
     trust = 1 / (window * prior_deviation**2)  # in the prior, at each step
 
     def moves(grads, weights, examples):
@@ -171,7 +192,14 @@ def mesu(
     def update(grads, state, params=None, *, examples=1, **extra_args):
         del extra_args
         expected.required_params(params)
-        _require_gaussian(params)
+        _require_gaussian("params", params)
+        _require_gaussian("grads", grads)
+        _require_form("grads", grads, params)
+        checks.in_range("examples", examples, above=True)
+        weights = paths.by_path(params).leaves
+        expected.alike("grads", grads, weights)
+        for path, leaf in weights.items():
+            expected.wide("uncertain weights", path, leaf)
 
         def one(mean, deviation, slope_mean, slope_deviation):
             slopes = slope_mean, slope_deviation
@@ -190,9 +218,15 @@ def mesu(
     return optax.GradientTransformationExtraArgs(optax.init_empty_state, update)
 
 
-def _require_gaussian(params: Any) -> None:
-    if not isinstance(params, Gaussian):
+def _require_gaussian(name: str, tree: Any) -> None:
+    if not isinstance(tree, Gaussian):
         raise ValueError(
-            "mesu needs parameters with an uncertainty, optim.gaussian(params, "
-            f"deviation), got {type(params).__name__}."
+            f"{name} must have an uncertainty, as optim.gaussian(params, deviation) "
+            f"and its gradients have, got {type(tree).__name__}."
         )
+
+
+def _require_form(name: str, tree: Any, like: Any) -> None:
+    found, wanted = jax.tree.structure(tree), jax.tree.structure(like)
+    if found != wanted:  # type: ignore[operator]
+        raise ValueError(f"{name} must be a tree like params, {wanted}, got {found}.")

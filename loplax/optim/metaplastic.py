@@ -26,9 +26,9 @@ def metaplastic(m: Any, *, mask: Any = None) -> optax.GradientTransformationExtr
       \end{cases}
 
     Growth is never attenuated, and nothing is at :math:`w = 0`. Parameters with fewer
-    than two axes, biases and scales of norms, are left alone. It must be the last link
-    of its chain, behind any optimiser, whose moments it leaves as they are. The
-    authors' optimiser, with the gradients of the latent weights, is::
+    than two axes, biases and scales of norms, are left alone, and so are integers. It
+    must be the last link of its chain, behind any optimiser, whose moments it leaves as
+    they are. The authors' optimiser, with the gradients of the latent weights, is::
 
       optax.chain(
           optax.add_decayed_weights(1e-7),
@@ -42,7 +42,8 @@ def metaplastic(m: Any, *, mask: Any = None) -> optax.GradientTransformationExtr
 
     Args:
       m: :math:`m`, at least 0; 0 is the optimiser itself. A number (may be traced), a
-        mapping with one for the path of every weight, or ``path -> number``.
+        mapping with one for the path of every weight, or ``path -> number``; for a
+        schedule see ``optax.inject_hyperparams``.
       mask: which parameters are meant, as in ``optax.masked``. Default: all.
 
     Returns:
@@ -50,8 +51,9 @@ def metaplastic(m: Any, *, mask: Any = None) -> optax.GradientTransformationExtr
 
     Raises:
       ValueError: for values out of range or paths that are no weights; in ``update``,
-        without ``params``, or for weights of half precision, in which small steps away
-        from 0, all that a sure weight is to remember, are rounded away.
+        without ``params``, for updates that lack a weight, or for weights of half
+        precision, in which small steps away from 0, all that a sure weight is to
+        remember, are rounded away.
 
     Example:
       >>> import jax.numpy as jnp, optax
@@ -61,7 +63,7 @@ def metaplastic(m: Any, *, mask: Any = None) -> optax.GradientTransformationExtr
       >>> grads = {"w": jnp.array([[1.0, 1.0, 1.0]])}
       >>> updates, _ = tx.update(grads, tx.init(params), params)
       >>> print(updates["w"])  # 1 - tanh(1)^2 of the first
-      [[-0.41997433 -1.         -1.        ]]
+      [[-0.4199743 -1.        -1.       ]]
 
     References:
       Laborieux et al., `Synaptic metaplasticity in binarized neural networks
@@ -77,13 +79,16 @@ def metaplastic(m: Any, *, mask: Any = None) -> optax.GradientTransformationExtr
         expected.required_params(params)
         placement.require_last()
         found, new = paths.by_path(params).leaves, paths.by_path(updates)
-        weights = {path: w for path, w in found.items() if paths.is_weight(w)}
+        weights = {path: w for path, w in found.items() if _is_latent(w)}
+        expected.alike("updates", updates, weights)
         of = _of_path(m, weights)
         for path, weight in weights.items():
-            _require_wide(path, weight)
+            expected.wide("latent weights", path, weight)
             update, here = new.leaves[path], of(path)
             checks.in_range(f"m of {path!r}", here)
-            kept = 1 - jnp.tanh(here * jnp.abs(weight)) ** 2
+            # 1 - tanh(x)^2, of which float32 would leave nothing from x = 9 on.
+            small = jnp.exp(-2 * (here * jnp.abs(weight)))
+            kept = 4 * small / (1 + small) ** 2
             less = (kept * update).astype(update.dtype)
             back = jnp.sign(weight) * update < 0
             new.leaves[path] = jnp.where(back, less, update)
@@ -108,10 +113,5 @@ def _of_path(m: Any, weights: Mapping[str, jax.Array]) -> Callable[[str], Any]:
     return m.__getitem__
 
 
-def _require_wide(path: str, weight: jax.Array) -> None:
-    if jnp.finfo(weight.dtype).bits < 32:
-        raise ValueError(
-            f"latent weights need float32 or more, got {weight.dtype} for {path!r}: "
-            "half precision rounds away the small steps by which they grow sure. "
-            "Round in the forward pass instead."
-        )
+def _is_latent(leaf: jax.Array) -> bool:
+    return paths.is_weight(leaf) and jnp.issubdtype(leaf.dtype, jnp.floating)

@@ -23,4 +23,4 @@ def matrix(weight: jax.Array) -> jax.Array:
 
 def at_least_float32(leaf: jax.Array) -> jax.Array:
     """A copy in float32, or in the leaf's own precision where that is higher."""
-    return jnp.array(leaf, jnp.promote_types(leaf.dtype, jnp.float32))
+    return jnp.array(leaf, jnp.promote_types(jnp.result_type(leaf), jnp.float32))

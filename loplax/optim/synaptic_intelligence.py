@@ -32,8 +32,8 @@ def synaptic_intelligence(
     *,
     strength: float | jax.Array,
     xi: float | jax.Array = 0.1,
-    through: Callable = consolidation.identity,
-    path: Callable = consolidation.identity,
+    through: Callable | None = None,
+    path: Callable | None = None,
 ) -> consolidation.Consolidating:
     r"""Wraps an optimiser so that weights stay that brought the losses down.
 
@@ -45,11 +45,13 @@ def synaptic_intelligence(
         \Omega + \frac{W}{(\theta - \theta^*)^2 + \xi}, 0\right) \text{ and } W = 0
         \text{ at a boundary,}
 
-    where :math:`\theta^*` are the parameters of the boundary before. A step descends on
-    the loss and :math:`\frac{\lambda}{2} \Omega (\theta - \theta^*)^2`. The paper's
-    :math:`c` is :math:`\lambda / 2`. The maximum is that of the authors' code, and so
-    is that the loss is without the penalty; in the code of Laborieux et al. the former
-    is missing, and the path takes the gradient of both.
+    where :math:`\theta^*` are the parameters of the boundary before. A product that is
+    not finite is left out of :math:`W`, and a weight that is not, or whose
+    :math:`\Omega` would not be, stays held as it was. A step descends on the loss and
+    :math:`\frac{\lambda}{2} \Omega (\theta - \theta^*)^2`. The paper's :math:`c` is
+    :math:`\lambda / 2`. The maximum is that of the authors' code, and so is that the
+    loss is without the penalty; in the code of Laborieux et al. the former is missing,
+    and the path takes the gradient of both.
 
     When a task is over, call ``consolidate``. It must be the last link of a chain: the
     steps are those of the inner optimiser. What comes before it in a chain, such as a
@@ -63,7 +65,7 @@ def synaptic_intelligence(
       path: what of a weight moves along the path, in place of :math:`\theta` in
         :math:`\Delta\theta`: ``jnp.sign`` for the path of binarised weights. The
         distance to :math:`\theta^*` is that of the latent ones all the same, as in the
-        code of Laborieux et al.
+        code of Laborieux et al. Default: the weight itself.
 
     Returns:
       The transformation; ``update`` needs ``params``. ``consolidate(state, params)``
@@ -93,15 +95,17 @@ def synaptic_intelligence(
     """
     checks.in_range("strength", strength)
     checks.in_range("xi", xi, float(jnp.finfo(jnp.float32).tiny))
-    inner = optax.with_extra_args_support(inner)
+    inner = expected.optimizer(inner)
     wide = paths.at_least_float32
-    held = lambda param: through(wide(param))
+    what, along = through or consolidation.identity, path or consolidation.identity
+    held = lambda param: what(wide(param))
     pull = consolidation.pulled(strength, held)
 
     def init(params) -> SynapticIntelligenceState:
+        first = inner.init(params)
         anchor = jax.tree.map(wide, params)
         zeros = lambda: jax.tree.map(jnp.zeros_like, anchor)
-        return SynapticIntelligenceState(inner.init(params), zeros(), anchor, zeros())
+        return SynapticIntelligenceState(first, zeros(), anchor, zeros())
 
     def update(grads, state, params=None, **extra_args):
         expected.required_params(params)
@@ -111,8 +115,9 @@ def synaptic_intelligence(
         updates, inner_state = inner.update(both, state.inner, params, **extra_args)
 
         def follow(before, grad, old, new):
-            moved = path(wide(new)) - path(wide(old))
-            return (before - wide(grad) * moved).astype(before.dtype)
+            moved = along(wide(new)) - along(wide(old))
+            after = before - wide(grad) * moved
+            return jnp.where(jnp.isfinite(after), after, before).astype(before.dtype)
 
         new = optax.apply_updates(params, updates)
         way = jax.tree.map(follow, state.path, grads, params, new)
@@ -123,11 +128,12 @@ def synaptic_intelligence(
         importances = paths.by_path(state.importance)
         params = expected.alike("params", params, anchors.leaves)
         for name, way in ways.leaves.items():
-            now, before = wide(params[name]), importances.leaves[name]
-            new = before + way / ((now - anchors.leaves[name]) ** 2 + xi)
-            importances.leaves[name] = jnp.maximum(new, 0).astype(before.dtype)
+            now = wide(params[name])
+            anchor, before = old = anchors.leaves[name], importances.leaves[name]
+            new = jnp.maximum(before + way / ((now - anchor) ** 2 + xi), 0)
+            both = consolidation.where_finite((now, new), old)
+            anchors.leaves[name], importances.leaves[name] = both
             ways.leaves[name] = jnp.zeros_like(way)
-            anchors.leaves[name] = now
         return SynapticIntelligenceState(
             state.inner, ways.unflatten(), anchors.unflatten(), importances.unflatten()
         )

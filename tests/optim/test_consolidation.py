@@ -109,6 +109,75 @@ def test_a_boundary_is_found_in_any_state(net):
     assert len(jax.tree.leaves(mine)) == 2
 
 
+@pytest.mark.parametrize("name", MAKE)
+def test_what_is_no_importance_changes_nothing(net, name):
+    """A concrete one is refused; a traced one leaves its weight held as it was.
+
+    So at the anchor, and with importances that together are none, no gradient is NaN.
+    """
+    tx, params = MAKE[name](1e3), {"w": jnp.ones(5)}
+    before = tx.consolidate(tx.init(params), params, {"w": jnp.full(5, 2.0)})
+    wrong = jnp.array([jnp.nan, jnp.inf, -1.0, -3.0, 3.4e38])
+    both = lambda new: tx.consolidate(tx.consolidate(before, params, new), params, new)
+    for bad in (*wrong[:-1], -np.inf):
+        with pytest.raises(ValueError, match="importance of 'w' must be in"):
+            tx.consolidate(before, params, {"w": jnp.ones(5).at[1].set(bad)})
+    after = jax.jit(both)({"w": wrong})
+    np.testing.assert_array_equal(after.importance["w"][:4], 2)
+    assert np.isfinite(after.importance["w"]).all()
+    np.testing.assert_array_equal(tx.update(params, after, params)[0]["w"], 1)
+
+
+@pytest.mark.parametrize("name", MAKE)
+def test_a_weight_that_is_not_finite_is_no_anchor(name):
+    tx, ones = MAKE[name](1.0), {"w": jnp.ones(3)}
+    state = tx.consolidate(tx.init(ones), {"w": jnp.array([jnp.nan, jnp.inf, 2])}, ones)
+    np.testing.assert_array_equal(state.anchor["w"], [1, 1, 2])
+    np.testing.assert_array_equal(state.importance["w"], [0, 0, 1])
+
+
+def test_numbers_may_be_of_python():
+    params = {"w": jnp.array(1.0), "b": 2.0}
+    tx = optim.elastic_weight_consolidation(1.0)
+    state = tx.consolidate(tx.init(params), params, {"w": 3.0, "b": np.float64(4)})
+    assert jax.tree.map(float, state.importance) == {"w": 3, "b": 4}
+
+
+@pytest.mark.parametrize("name", ["ewc", "online", "mas", "si"])
+def test_inside_inject_hyperparams(net, name):
+    """As without it; any instance of the same settings consolidates its state."""
+    make = functools.partial(SI, xi=0.1) if name == "si" else MAKE[name]
+    if name == "online":
+        make = optim.elastic_weight_consolidation
+    numbers = {"decay": 0.7} if name == "online" else {}
+    plain, params, moved = make(strength=0.3, **numbers), net.random(0), net.random(1)
+    given = () if name == "si" else (importances(net, 0),)
+
+    def run(tx):
+        _, state = tx.update(net.random(2), tx.init(params), params)
+        state = plain.consolidate(state, moved, *given)
+        return tx.update(net.random(2), state, net.random(3))[0]
+
+    injected = optax.inject_hyperparams(make)(strength=0.3, **numbers)
+    found, expected = jax.jit(lambda: (run(injected), run(plain)))()
+    jax.tree.map(close, found, expected)
+    scheduled = optax.inject_hyperparams(make)(strength=lambda count: 0.3, **numbers)
+    jax.tree.map(close, jax.jit(lambda: run(scheduled))(), expected)
+
+
+def test_functions_of_weights_inside_inject_hyperparams(net):
+    """Are told from schedules by their name, as of any transformation."""
+    make = optax.inject_hyperparams(EWC, static_args=("through",))
+    tx, plain = make(0.25, through=jnp.sign), EWC(0.25, through=jnp.sign)
+    params, zeros = net.random(7), jax.tree.map(jnp.zeros_like, net.random(7))
+
+    def run(tx):
+        state = plain.consolidate(tx.init(params), net.random(0), importances(net, 0))
+        return tx.update(zeros, state, params)[0]
+
+    jax.tree.map(close, *jax.jit(lambda: (run(tx), run(plain)))())
+
+
 EWC, SI = MAKE["ewc"], functools.partial(optim.synaptic_intelligence, optax.sgd(1.0))
 
 
@@ -196,7 +265,7 @@ def loss(w, x, y):
     return optax.softmax_cross_entropy_with_integer_labels(x @ w, y)
 
 
-@pytest.mark.parametrize("chunk", [1, 3, 7, 32])
+@pytest.mark.parametrize("chunk", [1, 2, 3, 7, 32])
 def test_empirical_fisher(chunk):
     """The mean over examples of squared gradients, whatever is in memory at a time."""
     slopes = X[:, :, None] * (P - np.eye(2)[Y])[:, None, :]
@@ -289,6 +358,38 @@ def test_synaptic_intelligence(net, path):
     )
     jax.tree.map(functools.partial(close, rtol=1e-3, atol=1e-4), run(start), expected)
     assert np.any(expected[1][:, :3] > 0) and np.all(expected[1][:, 3] == 0)
+
+
+@pytest.mark.parametrize(
+    "guard, bad", [(optax.zero_nans(), np.nan), (optax.clip(1.0), np.inf)]
+)
+def test_a_gradient_that_is_not_finite_is_no_part_of_the_path(guard, bad):
+    """Where the inner optimiser survives it, the weight is held for its other steps."""
+    inner = optax.chain(guard, optax.sgd(0.1))
+    tx = optim.synaptic_intelligence(inner, strength=1.0)
+
+    @jax.jit
+    def run(grads):
+        w, state = jnp.ones(2), tx.init(jnp.ones(2))
+        for g in grads:
+            updates, state = tx.update(g, state, w)
+            w = optax.apply_updates(w, updates)
+        return w, state.path, tx.consolidate(state, w)
+
+    grads = jnp.ones((3, 2)).at[1, 0].set(bad)
+    w, path, after = run(grads)
+    close(path, [0.2, 0.3])
+    close(after.importance, path / ((w - 1) ** 2 + 0.1))
+    np.testing.assert_array_equal(after.anchor, w)
+
+
+def test_an_importance_beyond_all_numbers_is_none():
+    """Nor is a weight that is not finite an anchor."""
+    tx = optim.synaptic_intelligence(optax.sgd(1.0), strength=1.0, xi=1e-30)
+    state = tx.init(jnp.ones(3))._replace(path=jnp.array([1e10, 1.0, 1.0]))
+    after = tx.consolidate(state, jnp.array([1.0, jnp.nan, 2.0]))
+    np.testing.assert_array_equal(after.importance, [0, 0, 1])
+    np.testing.assert_array_equal(after.anchor, [1, 1, 2])
 
 
 def test_the_path_is_the_decrease_of_the_loss():

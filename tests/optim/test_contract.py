@@ -257,6 +257,7 @@ CASES = {
             "prior_deviation": (1.0, 0.5),
             "clip": (0.2, 0.4),
         },
+        half=False,
     ),
     "consolidating": Case(
         make_consolidating, {"strength": (0.5, 0.1), "decay": (0.9, 0.5)}

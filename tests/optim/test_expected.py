@@ -17,6 +17,9 @@ WRAPPERS = {
         inner, FOUND, replacement_rate=0.1, key=KEY
     ),
     "frozen": optim.frozen,
+    "synaptic_intelligence": lambda inner: optim.synaptic_intelligence(
+        inner, strength=1.0
+    ),
     "hare_tortoise": lambda inner: optim.hare_tortoise(inner, period=2),
     "normalize_and_project": optim.normalize_and_project,
     "one_cycle": optim.one_cycle,
@@ -60,7 +63,7 @@ def test_any_pair_of_functions_is_an_optimizer():
     assert WRAPPERS["frozen"](steps).init({"w": jnp.ones(2)})
 
 
-@pytest.mark.parametrize("name", sorted({*WRAPPERS, *OTHERS} - {"hare_tortoise"}))
+@pytest.mark.parametrize("name", sorted({*WRAPPERS, *OTHERS}))
 def test_a_module_is_no_tree_of_arrays(name):
     """Functions among the leaves are named, with what takes them away."""
     tx = OTHERS[name]() if name in OTHERS else WRAPPERS[name](optax.sgd(0.1))

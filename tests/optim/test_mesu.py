@@ -232,6 +232,39 @@ def test_deviations_have_the_types_of_their_weights():
     assert of(optim.sample(weights, jax.random.key(0))) == of(params)
 
 
+def test_distributions_have_arrays_of_their_own():
+    """Those who hand theirs over, to a program that may reuse them, keep the others."""
+    params, deviations = {"w": jnp.ones(3)}, {"w": jnp.full(3, 0.1)}
+    step = jax.jit(
+        lambda weights: jax.tree.map(lambda x: x + 1, weights), donate_argnums=0
+    )
+    step(optim.gaussian(params, deviations))
+    np.testing.assert_array_equal(params["w"], 1)
+    np.testing.assert_array_equal(deviations["w"], np.float32(0.1))
+
+
+def test_deviations_may_be_traced():
+    found = jax.vmap(lambda s: optim.gaussian(jnp.ones(2), s))(jnp.array([0.1, 0.2]))
+    np.testing.assert_array_equal(found.deviation[:, 0], np.float32([0.1, 0.2]))
+
+
+@pytest.mark.parametrize("half", ["mean", "deviation"])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_is_refused(net, dtype, half):
+    """There the steps of a window of 999 are rounded away, far from where they lead."""
+    weights = optim.gaussian(net.random(0), 0.5)
+    part = getattr(weights, half)
+    part |= {"w1": part["w1"].astype(dtype)}
+    tx, words = optim.mesu(999.0), f"got {dtype} for '{half}/w1': .*rounds away"
+    with pytest.raises(ValueError, match=words):
+        tx.update(weights, (), weights)
+
+
+def update(p, grads=None, **extra):
+    weights = optim.gaussian(p, 0.5)
+    return optim.mesu(1.0).update(grads or weights, (), weights, **extra)
+
+
 MISTAKES = {
     r"window must be in \(0, inf\), got 0": lambda p: optim.mesu(0.0),
     "window must be in .* got -5": lambda p: optim.mesu(-5),
@@ -241,16 +274,42 @@ MISTAKES = {
         1.0, prior_mean=float("inf")
     ),
     r"prior_deviation must be in \(0": lambda p: optim.mesu(1.0, prior_deviation=0.0),
-    r"clip must be in \(0, inf\), got -1": lambda p: optim.mesu(1.0, clip=-1.0),
+    r"clip must be in \(0, 1\), got -1": lambda p: optim.mesu(1.0, clip=-1.0),
+    r"clip must be in \(0, 1\), got 1\.": lambda p: optim.mesu(1.0, clip=1.0),
     r"deviation must be in \(0, inf\), got 0": lambda p: optim.gaussian(p, 0.0),
+    r"deviation must be in \[6.*e-05, inf\), got 0": lambda p: optim.gaussian(
+        p["w0"].astype(jnp.float16), 1e-9
+    ),
+    "deviation must be in .*, got inf": lambda p: optim.gaussian(
+        p["w0"].astype(jnp.float16), 1e9
+    ),
+    "of floating-point parameters, got int32": lambda p: optim.gaussian(
+        {"n": jnp.arange(3)}, 0.5
+    ),
+    "deviation must be a tree like params": lambda p: optim.gaussian(p, {"w0": 0.5}),
+    "deviation must be a tree like .* got .*None": lambda p: optim.gaussian(p, None),
+    "weights must have an uncertainty, .*got dict": lambda p: optim.sample(
+        p, jax.random.key(0)
+    ),
+    "grads must have an uncertainty, .*got dict": lambda p: update(p, p),
+    "grads must be a tree like params": lambda p: update(
+        p, optim.gaussian(p | {"n": p["w0"]}, 0.5)
+    ),
+    r"grads must have 'mean/w1', .*got \(2, 4\)": lambda p: update(
+        p, optim.gaussian(p | {"w1": p["w1"][:2]}, 0.5)
+    ),
+    r"examples must be in \(0, inf\), got 0": lambda p: update(p, examples=0),
+    "examples must be in .*got -3": lambda p: update(p, examples=-3),
+    "examples must be in .*got nan": lambda p: update(p, examples=np.nan),
+    "examples must be a number, got None": lambda p: update(p, examples=None),
     "deviation must be in .* got -1": lambda p: optim.gaussian(
         p, jax.tree.map(lambda x: -jnp.ones(()), p)
     ),
     "key must be a typed key": lambda p: optim.sample(optim.gaussian(p, 1.0), 0),
     "needs params, got None": lambda p: optim.mesu(1.0).update(p, ()),
-    "mesu needs parameters with an uncertainty.*got dict": lambda p: optim.mesu(
-        1.0
-    ).update(p, (), p),
+    "params must have an uncertainty.*got dict": lambda p: optim.mesu(1.0).update(
+        p, (), p
+    ),
 }
 
 

@@ -32,6 +32,14 @@ def test_one_step(m, w, g):
         assert found[0, 0] == -g
 
 
+@pytest.mark.parametrize("w", [0.01, 1.0, 9.5, 40.0])
+def test_a_sure_weight_still_moves(w):
+    """By 1 / cosh^2, also where tanh is 1 in float32; at last not at all."""
+    step = lambda w: descend(1.0, jnp.full((1, 1), w), jnp.ones((1, 1)))[0, 0]
+    np.testing.assert_allclose(step(w), -(np.cosh(w) ** -2), rtol=1e-5)
+    assert step(1e30) == 0
+
+
 def both(net, tx, inner):
     params, grads = net.random(0), net.random(1)
     run = lambda tx: tx.update(grads, tx.init(params), params)[0]
@@ -144,6 +152,15 @@ def test_it_must_be_last(net):
         tx.update(params, tx.init(params), params)
 
 
+def test_integers_are_left_alone(net):
+    """A table of whole numbers, with an update or without."""
+    params = net.random(0) | {"n": jnp.ones((2, 2), jnp.int32)}
+    tx = optim.metaplastic(1.0)
+    for extra in (params["n"], None):
+        updates, _ = tx.update(net.random(1) | {"n": extra}, (), params)
+        assert updates["n"] is extra
+
+
 MISTAKES = {
     "m must be in": lambda: optim.metaplastic(-1.0),
     "m must be in .* got nan": lambda: optim.metaplastic({"w0": float("nan")}),
@@ -154,6 +171,12 @@ MISTAKES = {
     "no weight 'b0'": lambda: optim.metaplastic({"b0": 1.0}),
     "nothing for 'w1'; give it one": lambda: optim.metaplastic({"w0": 1.0, "w2": 0.0}),
 }
+
+
+def test_updates_that_lack_a_weight(net):
+    params = net.random(0)
+    with pytest.raises(ValueError, match=r"updates must have 'w1', .* got nothing"):
+        optim.metaplastic(1.0).update(params | {"w1": None}, (), params)
 
 
 @pytest.mark.parametrize("words", MISTAKES)
