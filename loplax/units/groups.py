@@ -217,8 +217,8 @@ class UnitGroup(NamedTuple):
 class Units(tuple[UnitGroup, ...]):
     """The unit groups of a model, in the order in which it computes them.
 
-    A tuple of ``UnitGroup``; printing it shows a table of the layers, in which ``b+s``
-    counts the biases and the scales that each unit has.
+    A tuple of ``UnitGroup``; printing it shows a table of the layers, with the numbers
+    of biases and scales that each unit has.
 
     Args:
       groups: the groups.
@@ -229,8 +229,8 @@ class Units(tuple[UnitGroup, ...]):
       >>> kernel, head = units.WeightAxis("w1", 1), units.WeightAxis("w2", 0)
       >>> group = units.UnitGroup("w1", 4, (kernel,), (), (), (head,))
       >>> print(units.Units([group]))
-      layer  size  b+s  incoming  outgoing
-      w1        4  0+0  w1[1]     w2[0]
+      layer  size  biases  scales  incoming  outgoing
+      w1        4       0       0  w1[1]     w2[0]
     """
 
     left_out: dict[str, str]

@@ -2,8 +2,7 @@
 
 from html import escape
 
-COLUMNS = ("layer", "size", "b+s", "incoming", "outgoing")
-"""``b+s`` counts the biases and the scales of every unit."""
+COLUMNS = ("layer", "size", "biases", "scales", "incoming", "outgoing")
 
 SUCH_AS = {"reduce_sum over the units": " (a layer norm, say)"}
 """What usually stands behind a statistic."""
@@ -12,12 +11,10 @@ SUCH_AS = {"reduce_sum over the units": " (a layer norm, say)"}
 def text(units) -> str:
     """The layers, what their units share, and what was left out."""
     rows = [COLUMNS, *_rows(units)]
-    name, size, own, incoming = (max(len(row[i]) for row in rows) for i in range(4))
-    lines = [
-        f"{row[0]:<{name}}  {row[1]:>{size}}  {row[2]:>{own}}  {row[3]:<{incoming}}  "
-        f"{row[4]}"
-        for row in rows
-    ]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    aligned = zip(widths, "<>>><<", strict=True)  # numbers to the right
+    how = "  ".join(f"{{:{side}{width}}}" for width, side in aligned)
+    lines = [how.format(*row) for row in rows]
     for title, notes in _notes(units).items():
         lines.append(f"{title}:")
         lines.extend(f"  {name}: {note}" for name, note in notes.items())
@@ -44,7 +41,8 @@ def _rows(units) -> list[tuple[str, ...]]:
         (
             group.name,
             str(group.size),
-            f"{len(group.biases)}+{len(group.scales)}",
+            str(len(group.biases)),
+            str(len(group.scales)),
             listed(group.incoming),
             listed(group.outgoing),
         )

@@ -117,15 +117,16 @@ def test_table():
         [group(), group("grouped", outgoing=BLOCKS)], {"value": "slice cuts it"}
     )
     assert str(found).splitlines() == [
-        "layer    size  b+s  incoming          outgoing",
-        "hidden      4  1+0  hidden/kernel[1]  head/kernel[0] x2",
-        "grouped     4  1+0  hidden/kernel[1]  grouped/kernel[2] in 2 groups",
+        "layer    size  biases  scales  incoming          outgoing",
+        "hidden      4       1       0  hidden/kernel[1]  head/kernel[0] x2",
+        "grouped     4       1       0  hidden/kernel[1]  "
+        "grouped/kernel[2] in 2 groups",
         "left out:",
         "  value: slice cuts it",
     ]
     assert found.names == ("hidden", "grouped") and found[0] == group()
     assert found.select("grouped").left_out == {"value": "slice cuts it"}
-    assert str(units.Units()) == "layer  size  b+s  incoming  outgoing"
+    assert str(units.Units()) == "layer  size  biases  scales  incoming  outgoing"
 
 
 def test_check_accepts_what_fits():
