@@ -14,7 +14,9 @@ class Minibatch(NamedTuple):
     """What a step learns from.
 
     Attributes:
-      index: numbers of the examples, int32 ``[examples]``.
+      index: numbers of the examples, int32 ``[examples]``. Those that do not count
+        repeat those that do, equally often as far as possible, so that what a network
+        or a method makes of a whole minibatch knows no other examples.
       counts: whether they count, bool ``[examples]``.
       is_new: whether they are drawn from the session, and not the buffer, bool
         ``[examples]``.
@@ -90,14 +92,20 @@ def compose(
     is_new = number < until[0]
     there = slot < filled.size
     place = jnp.minimum(slot, filled.size - 1)
-    kept = jnp.maximum(buffer.index[place], 0)
+    counts = is_new | (there & (number < until[2]))
+    index = jnp.where(is_new, new, jnp.maximum(buffer.index[place], 0))
+    session = jnp.where(is_new, task, buffer.session[place])
+    first = jnp.argsort(~counts, stable=True)  # those that count
+    rank = jnp.cumsum(~counts) - 1
+    again = first[rank % jnp.maximum(jnp.sum(counts), 1)]
+    source = jnp.where(counts, number, again)
     return Minibatch(
-        index=jnp.where(is_new, new, kept),
-        counts=is_new | (there & (number < until[2])),
+        index=index[source],
+        counts=counts,
         is_new=is_new,
         slot=jnp.where(is_new, filled.size, slot),
         number=within,
-        session=jnp.where(is_new, task, buffer.session[place]),
+        session=session[source],
     )
 
 

@@ -81,9 +81,21 @@ def check(rehearsal: Rehearsal) -> None:
         raise ValueError(
             "with new 0, fill must be 'before': the buffer must be filled."
         )
-    if rehearsal.later and (len(rehearsal.later) != 3 or min(rehearsal.later) < 0):
+    if not rehearsal.later:
+        return
+    if (
+        len(rehearsal.later) != 3
+        or min(rehearsal.later) < 0
+        or not any(rehearsal.later)
+    ):
         raise ValueError(
-            f"later must be (new, memory, base), at least 0, got {rehearsal.later}."
+            "later must be (new, memory, base), at least 0 and not all 0, got "
+            f"{rehearsal.later}."
+        )
+    if rehearsal.later[0] == 0 and rehearsal.fill != "before":
+        raise ValueError(
+            f"with later {rehearsal.later}, which has no new examples, fill must be "
+            "'before'."
         )
 
 

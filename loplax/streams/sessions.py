@@ -103,11 +103,23 @@ def sessions(
     """
     steps = (steps,) * split.sessions if isinstance(steps, int) else tuple(steps)
     _check(train, test, split, steps, subsets, batch, test_batch, probe)
+    for labels in (train[1], test[1]):
+        known = not isinstance(labels, jax.core.Tracer)
+        if known and not 0 <= np.min(labels) <= np.max(labels) < classes:
+            raise ValueError(
+                f"labels must be 0 to {classes - 1}, got {np.min(labels)} to "
+                f"{np.max(labels)}."
+            )
     examples = train[1].size
     rules = rehearse or Rehearsal(capacity=1, memory=0)
     rules = rules._replace(new=batch if rules.new is None else rules.new)
     rehearsal.check(rules)
     capacity = min(rules.capacity or examples, examples)
+    if rules.policy == "ring" and rules.memory and capacity < classes:
+        raise ValueError(
+            f"policy 'ring' needs a place for each of {classes} classes, got capacity "
+            f"{capacity}."
+        )
     composed = minibatches.composition(rules, split.sessions)
     ends = np.cumsum(steps)
     before = int(np.argmax(np.array(steps) > 0))  # sessions without steps
@@ -272,6 +284,15 @@ def _check(train, test, split, steps, subsets, batch, test_batch, probe) -> None
             raise ValueError(
                 f"{name} must be inputs [examples, ...] and labels [examples], got "
                 f"{inputs.shape} and {labels.shape}."
+            )
+    parts = jax.eval_shape(split.of, jax.random.key(0))
+    for name, part, (_, labels) in zip(
+        ("train", "test"), parts, (train, test), strict=True
+    ):
+        if part.shape != labels.shape:
+            raise ValueError(
+                f"the split must have a session for each of the {labels.size} examples "
+                f"of {name}, got {part.shape}."
             )
     if len(steps) != split.sessions:
         raise ValueError(f"{split.sessions} sessions need as many steps, got {steps}.")

@@ -85,6 +85,11 @@ def class_incremental(
         raise ValueError(f"class {np.argmin(counts)} has no training examples.")
     if not 0 <= fixed <= counts.size:
         raise ValueError(f"fixed must be 0 to {counts.size} classes, got {fixed}.")
+    if np.size(test) and not 0 <= np.min(test) <= np.max(test) < counts.size:
+        raise ValueError(
+            f"labels of tests must be 0 to {counts.size - 1}, as those of training, "
+            f"got {np.min(test)} to {np.max(test)}."
+        )
     session = jnp.repeat(jnp.arange(len(sizes)), np.array(sizes))
     of_train, of_test = jnp.asarray(train), jnp.asarray(test)
 

@@ -114,6 +114,7 @@ def differences(
     ranks = ranks.where(~_lost(chosen), -np.inf)
     mine, theirs = ranks.drop_sel(arm=baseline), ranks.sel(arm=baseline, drop=True)
     paired = mine.notnull() & theirs.notnull()
+    paired &= values.notnull().any(("arm", "seed"))  # else there is nothing to win
     wins = ((mine > theirs) + 0.5 * (mine == theirs)).where(paired)
     names = ("mean", "low", "high")
     apart = values.drop_sel(arm=baseline) - values.sel(arm=baseline, drop=True)
@@ -181,8 +182,9 @@ def best(
     So half of the seeds choose and the other half show, from four seeds on. Where no
     method has several arms there is nothing to choose, and all seeds stay.
 
-    The best is that of which fewest runs have diverged, and of these that with the
-    best mean over the seeds, in the last bin in which all arms of the method have one.
+    The best is that of which the smallest share of runs has diverged, and of these that
+    with the best mean over the seeds that all arms of the method have, in the last bin
+    in which they have one. What has no run is not chosen.
 
     Args:
       dataset: the results.
@@ -222,17 +224,23 @@ def best(
 
 
 def _best(dataset: xarray.Dataset, metric: str, higher_is_better: bool) -> int:
-    means = over_subsets(results.counting(dataset, metric)).mean("seed")
-    there = means.notnull() | _lost(dataset).all("seed")
+    values, lost = over_subsets(results.counting(dataset, metric)), _lost(dataset)
+    known = values.notnull() | lost
+    there = known.any("seed")
     common = there.all("arm") if there.all("arm").any() else there.any("arm")
     last = np.flatnonzero(common.values)[-1:]
     if not last.size:
         return 0
-    final = means.isel(bin=int(last[0])).values
-    lost = _lost(dataset).isel(bin=int(last[0])).sum("seed").values
-    worst = -np.inf if higher_is_better else np.inf
-    final = np.where(np.isnan(final), worst, final)
-    return int(np.lexsort((-final if higher_is_better else final, lost))[0])
+    values, lost, known = (x.isel(bin=int(last[0])) for x in (values, lost, known))
+    shared = known.all("arm")
+    if shared.any():
+        values, lost, known = (
+            x.isel(seed=shared.values) for x in (values, lost, known)
+        )
+    number, final = known.sum("seed").values, values.mean("seed").values
+    share = lost.sum("seed").values / np.maximum(number, 1)
+    order = np.nan_to_num(-final if higher_is_better else final, nan=np.inf)
+    return int(np.lexsort((order, share, number == 0))[0])
 
 
 def over_subsets(values: xarray.DataArray) -> xarray.DataArray:

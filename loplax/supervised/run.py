@@ -27,16 +27,23 @@ def init(
     Raises:
       ValueError: if the problem is contradictory.
     """
+    return _begin(build, key, hparams, data)
+
+
+def _begin(build: Build, key, hparams, data, stream: Any = None) -> TrainState:
+    """A new learner, of a new stream or of one that is somewhere."""
     key_task, key_stream, key_net, key_tx, key_fresh = jax.random.split(key, 5)
     problem = build(hparams, key_tx, data)
     check(problem)
     params, stats = problem.network.init(key_net)
+    if stream is None:
+        stream = problem.stream.init(key_stream)
     state = TrainState(
         params=params,
         stats=stats,
         initial=jax.tree.map(jnp.copy, params),  # so that the state can be donated
         opt=problem.tx.init(params),
-        stream=problem.stream.init(key_stream),
+        stream=stream,
         memory={},
         hparams=hparams,
         key_tx=key_tx,
@@ -103,7 +110,8 @@ def segment(
     # A key of its own: what is learned does not depend on where segments end.
     key, key_fresh = jax.random.split(state.key_fresh)
     state = state._replace(key_fresh=key)
-    stream, items = problem.stream.draw(state.stream)
+    before = state.stream
+    stream, items = problem.stream.draw(before)
     _check_drawn(problem.stream, items)
     if bins_per_chunk == 1:
         one = lambda state, _: binning.of_chunks(problem, state, chunks, unroll)
@@ -113,7 +121,9 @@ def segment(
         state, (found, first) = jax.lax.scan(one, state, None, bins // bins_per_chunk)
         found = jax.tree.map(lambda x: x.reshape(bins, *x.shape[2:]), found)
     if fresh:
-        other = init(build, key_fresh, state.hparams, data)._replace(stream=stream)
+        # What it keeps of the stream begins with where the stream is.
+        other = _begin(build, key_fresh, state.hparams, data, before)
+        other = other._replace(stream=stream)
         _, beginner = learning.learn(problem, other, items, unroll)
         for name, values in first.items():
             found[f"{name}_first"] = jnp.broadcast_to(values[0], (bins,))

@@ -182,6 +182,8 @@ def test_a_ring_that_is_too_small_for_the_classes_keeps_nothing():
         ({"new": 0}, "must be 'before'"),
         ({"later": (1, 2)}, "later"),
         ({"later": (1, 2, -1)}, "later"),
+        ({"later": (0, 0, 0), "fill": "before"}, "not all 0"),
+        ({"later": (0, 4, 0)}, "must be 'before'"),
     ],
 )
 def test_bad_settings_are_refused(settings, message):

@@ -113,6 +113,29 @@ def test_after_a_session_its_examples_may_be_rehearsed(policy):
         np.testing.assert_allclose(weights, expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize(
+    "rule",
+    [
+        Rehearsal(capacity=8, memory=8),
+        Rehearsal(capacity=8, memory=3, fill="online"),
+        Rehearsal(capacity=8, memory=4, per_session=True),
+        Rehearsal(capacity=8, memory=2, later=(4, 6, 2)),
+    ],
+)
+def test_rows_that_do_not_count_repeat_those_that_do(rule):
+    """So that statistics of a minibatch know no example of another session."""
+    for _, state, items in drawn(make(rehearse=rule), 3):
+        train, task = session_of(state)[0], int(state.task)
+        for index, counts, session in zip(
+            items.index, items.counts, items.session, strict=True
+        ):
+            assert set(index) == set(index[counts])
+            assert (session == train[index]).all() and session.max() <= task
+            if not counts.all():  # equally often, in their order
+                places = np.arange((~counts).sum()) % counts.sum()
+                np.testing.assert_array_equal(index[~counts], index[counts][places])
+
+
 def test_the_buffer_may_be_filled_while_its_examples_are_learned():
     """Each is offered once, however often it is shown; slots say where it went."""
     stream = make(rehearse=Rehearsal(capacity=6, memory=3, fill="online"))
@@ -318,6 +341,11 @@ def test_draws_do_not_depend_on_how_many_are_drawn_at_a_time():
         ({"probe": 0}, "probe must be at least 1"),
         ({"subsets": "olds"}, "subsets must be one of"),
         ({"rehearse": Rehearsal(policy="fifo")}, "policy"),
+        ({"classes": 5}, "labels must be 0 to 4, got 0 to 5"),
+        (
+            {"rehearse": Rehearsal(capacity=5, policy="ring", memory=2)},
+            "a place for each of 6 classes, got capacity 5",
+        ),
     ],
 )
 def test_bad_arguments_are_refused(changes, message):
@@ -329,6 +357,10 @@ def test_bad_data_are_refused():
     for train in ((INPUTS[1:], LABELS), (INPUTS, INPUTS), (INPUTS[:0], LABELS[:0])):
         with pytest.raises(ValueError, match="train must be inputs"):
             streams.sessions(train, (TESTS, TESTED), SPLIT, **SIZES)
+    for train, test in ((LABELS[1:], TESTED), (LABELS, TESTED[:6])):
+        split = streams.class_incremental(train, test, (2, 2, 2))
+        with pytest.raises(ValueError, match="a session for each of the .* examples"):
+            make(split)
 
 
 def test_an_empty_buffer_has_no_examples():

@@ -60,6 +60,11 @@ def test_a_base_comes_before_the_parts():
         (lambda: streams.class_incremental(LABELS, TESTED, (5, 0)), "5 classes"),
         (lambda: streams.class_incremental([0, 2], [0], (3,)), "class 1 has no"),
         (
+            lambda: streams.class_incremental([0, 1], [0, 2], (1, 1)),
+            "0 to 1, .* 0 to 2",
+        ),
+        (lambda: streams.class_incremental([0, 1], [-1], (1, 1)), "got -1 to -1"),
+        (
             lambda: streams.class_incremental(LABELS, TESTED, (5,), fixed=6),
             "fixed must be 0 to 5",
         ),

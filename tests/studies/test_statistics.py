@@ -194,6 +194,34 @@ def test_a_setting_that_diverges_is_not_best():
         assert found.dataset["rate"].item() == 2
 
 
+def test_a_setting_without_a_run_is_not_best():
+    """Though none of it has diverged; nor is one with fewer runs for that reason."""
+    of = lambda values: statistics.best(
+        study(values, ["bp"] * 2, {"rate": [1.0, 2]}), "loss"
+    )
+    nothing, diverged = np.zeros([2, 0]), np.array([[1.0], [np.nan]])
+    for values in ([nothing, diverged], [nothing, np.ones([2, 1])]):
+        assert of(values).dataset["rate"].item() == 2
+    few = study([np.full([6, 1], 5.0), np.ones([6, 1])], ["bp"] * 2, {"rate": [1.0, 2]})
+    results.forget(few, (np.zeros(5, int), np.arange(1, 6)), 0)
+    results.forget(few, (np.ones(1, int), np.array([5])), 0)
+    results.record(few, (np.array([1]), np.array([5])), 0, {"loss": [[np.nan]]})
+    assert statistics.best(few, "loss").dataset["rate"].item() == 2
+
+
+def test_nothing_is_won_where_nothing_was_measured():
+    """A subset that has not begun, in which both runs of a seed diverged before."""
+    kinds = {name: (np.dtype("float32"), name == "acc") for name in ("loss", "acc")}
+    dataset = results.empty(["bp", "cbp"], {}, [0, 1], [1.0], kinds, ["old", "new"])
+    where = (np.array([0, 0, 1, 1]), np.array([0, 1, 0, 1]))
+    loss = np.array([[np.nan], [1], [np.nan], [1]])
+    acc = np.array([[[0.5, np.nan]]] * 4)
+    results.record(dataset, where, 0, {"loss": loss, "acc": acc})
+    found = statistics.differences(dataset, "acc", higher_is_better=True)
+    assert found["improvement"].values.ravel()[0] == 0.5
+    assert np.isnan(found["improvement"].values.ravel()[1])
+
+
 def test_settings_of_a_running_study_are_compared_where_all_are():
     """The first is further, and was better where both are."""
     values = [[[1.0, 9.0]], [[2.0]]]

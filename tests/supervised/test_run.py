@@ -231,6 +231,20 @@ def test_control_is_a_fresh_network_on_the_first_chunk():
     assert np.any(numbers(after.key_fresh) != numbers(before.key_fresh))
 
 
+def test_what_the_control_keeps_begins_where_the_stream_is():
+    """Such as outputs for what a buffer holds, before the first chunk is drawn."""
+    where = Keeper("where", lambda state: jnp.float32(state.stream))
+    pull = lambda state, seen: 1e-2 * state.memory["where"] * state.params["b"].sum()
+    build = builder(keepers=(where,), objective=pull)
+    before, _ = segments(build, 2, 1)(start(build))
+    assert int(before.stream) == 16 and before.memory["where"] == 0
+    _, found = segments(build, 1, 1)(before)
+    fresh = programs(build)[0](jax.random.split(before.key_fresh)[1], RATE, ())
+    fresh = fresh._replace(stream=before.stream, memory={"where": jnp.float32(16)})
+    _, ((*_, losses),) = chunks_of(build, fresh, 1)
+    np.testing.assert_allclose(found["loss_fresh"], [losses.mean()], 1e-4)
+
+
 def test_control_does_not_depend_on_what_was_learned():
     state = start(BUILD, 5)
     wild = state._replace(params=jax.tree.map(lambda x: 7 * x + 1, state.params))
