@@ -49,6 +49,7 @@ ALLOWED = {
     },
     "studies": {"extras", "locks", "metrics", "spelling"},
     "locks": set(),
+    "source": set(),
 }
 WITHOUT_FLAX = tuple(name for name in ALLOWED if name not in ("nets", "envs", "flax"))
 

@@ -7,8 +7,7 @@ from typing import Any, NamedTuple
 from experiments.methods import settings
 from experiments.methods.plugin import Plugin
 from experiments.methods.table import NAMED, PLUGINS, Named
-from loplax import checks
-from loplax.studies import source
+from loplax import checks, source
 
 _OURS = ("experiments", "loplax")
 # Slots that hold several, or one where a plugin claims them.

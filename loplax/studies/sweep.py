@@ -100,7 +100,7 @@ def run(
     stay until then. What is computed already is known by its content: method with its
     numbers and choices, config, data, key and seed, in whatever order these are given.
     What a learner's functions do is not among it; let ``choices`` or ``config`` hold
-    their `source.digest` if they may change between two calls on a directory.
+    their `loplax.source.digest` if they may change between two calls on a directory.
 
     Ctrl-C and SIGTERM stop a study that has a directory when the segment in progress
     is over, or after 20 seconds without it; all that is finished is saved then. The

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from loplax.studies import source
+from loplax import source
 
 BEGIN = """
     import functools, jax, jax.numpy as jnp
@@ -85,7 +85,7 @@ def test_code_of_others_counts_by_its_name():
 def test_another_process_finds_the_same():
     """Whose texts have other hashes, so that sets have another order."""
     program = f"""
-from loplax.studies import source
+from loplax import source
 exec({textwrap.dedent(BEGIN)!r}, scope := {{"__name__": "user"}})
 print(source.digest(eval({ASKED!r}, scope)))
 """
