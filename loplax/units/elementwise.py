@@ -110,6 +110,11 @@ def concatenate(book: ledger.Ledger, step: walk.Step, values: list[flow.Value]):
     if len(values) == 1:
         return values
     axis = step.params["dimension"]
+    # Scalars that are laid side by side vary along the axis.
+    values = [
+        v._replace(taint=v.taint | {v.param}) if v.param and not book.has_axes(v) else v
+        for v in values
+    ]
     joined = [value.dims[axis] for value in values]
     tracked = [value for value in values if book.has_axes(value)]
     along = any(map(book.is_axis, labels.found(tuple(joined))))

@@ -56,3 +56,19 @@ def test_a_parameter_joined_with_constants(case, prove):
         assert found[0].biases[0].path == "k"
     else:
         assert "with a function of" in found.left_out["a"]
+
+
+SCALARS = {f"s{i}": jax.ShapeDtypeStruct((), jnp.float32) for i in range(8)}
+SIDE_BY_SIDE = {
+    "scalars": lambda p: jnp.stack([p[f"s{i}"] for i in range(8)]),
+    "entries": lambda p: jnp.stack([p["k"][i] for i in range(8)]),
+    "one of eight": lambda p: joined(jnp.ones(7), p["s0"][None]),
+}
+
+
+@pytest.mark.parametrize("case", SIDE_BY_SIDE)
+def test_scalar_parameters_side_by_side(case, prove):
+    """They vary along the units and are no constants."""
+    apply = lambda p, x: jnp.tanh(x @ p["a"] * SIDE_BY_SIDE[case](p)) @ p["h"]
+    found = prove(apply, PARAMS | SCALARS, X)
+    assert "with a function of" in found.left_out["a"]
