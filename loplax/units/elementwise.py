@@ -65,7 +65,7 @@ def _settled(book, step, value) -> flow.Value:
     if value.param is None or book.has_axes(value):
         return value
     if labels.found(value.dims) <= {labels.SAME}:
-        return value
+        return value._replace(number=None)  # no more 0 than the others are
     return book.release(value, step.name)
 
 

@@ -72,3 +72,11 @@ def test_scalar_parameters_side_by_side(case, prove):
     apply = lambda p, x: jnp.tanh(x @ p["a"] * SIDE_BY_SIDE[case](p)) @ p["h"]
     found = prove(apply, PARAMS | SCALARS, X)
     assert "with a function of" in found.left_out["a"]
+
+
+@pytest.mark.parametrize("act", [jnp.add, jnp.subtract])
+def test_an_entry_of_a_parameter_is_not_known_to_be_0(act, prove):
+    """What it is added to need not be 0 where the weights are."""
+    head = lambda p: jnp.sign(act(p["h"], p["k"][0] + 0))
+    found = prove(lambda p, x: jnp.tanh(x @ p["a"]) @ head(p), PARAMS, X)
+    assert "not known to be 0" in found.left_out["h"]
