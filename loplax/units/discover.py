@@ -1,7 +1,8 @@
 """Finding the hidden units of a model by following its jaxpr."""
 
+import collections
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -149,7 +150,9 @@ def _drop_shared(book: ledger.Ledger) -> None:
     for path, uses in book.uses.items():
         if not _conflict(book, list(uses)):
             continue
-        by = " and ".join(sorted(uses.values()))
+        separate = {(name, kind[0], kind[-1]) for kind, name in uses.items()}
+        counts = sorted(collections.Counter(name for name, *_ in separate).items())
+        by = " and ".join(f"{k} ({n} times)" if n > 1 else k for k, n in counts)
         for record in book.records:
             if record.weights.path == path:
                 book.drop(record.label, f"{path} is used more than once, by {by}")
@@ -161,12 +164,30 @@ def _conflict(book: ledger.Ledger, kinds: list[tuple]) -> bool:
         return False
     if {kind[0] for kind in kinds} not in ({"biases"}, {"scales"}):
         return True
-    if len({place for *_, place in kinds}) > 1:
+    places: dict[int, set[tuple]] = {}
+    for _, label, weights, place in kinds:
+        root = book.root(label)
+        outer, inner = weights.repeat
+        end = weights.start + outer * inner * book.size(root)
+        layout = (weights.axis, weights.start, end, weights.repeat, root)
+        places.setdefault(place, set()).add(layout)
+    if kinds[0][0] == "scales" and len(places) > 1:
         return True
-    owners: dict[tuple, set[int]] = {}
-    for _, label, weights, _ in kinds:
-        owners.setdefault((weights.axis, weights.start), set()).add(book.root(label))
-    return any(len(roots) > 1 for roots in owners.values())
+    layouts = set().union(*places.values())
+    return any(
+        _overlap(one, two, places.values())
+        for one, two in itertools.combinations(layouts, 2)
+    )
+
+
+def _overlap(one: tuple, two: tuple, places: Iterable[set[tuple]]) -> bool:
+    """Whether two layouts of units give an entry two meanings.
+
+    Along two axes they do not where they always enter together, as the biases of pairs.
+    """
+    if one[0] != two[0]:
+        return any((one in layouts) != (two in layouts) for layouts in places)
+    return one[1] < two[2] and two[1] < one[2]
 
 
 def _collect(book: ledger.Ledger, returned: set[int]) -> Findings:

@@ -28,8 +28,11 @@ def _result(book, step, values) -> flow.Value:
         if real or not book.has_axes(values[0]):
             return values[0]
     found = latent.function(book, step, values)
-    if found is not None:
-        return found
+    return _combined(book, step, values) if found is None else found
+
+
+def _combined(book, step, values) -> flow.Value:
+    """What meets entry by entry, where it is no function of one parameter."""
     if len(values) == 1:
         return _unary(book, step, values[0])
     bias = _bare_bias(book, step, values)
@@ -62,7 +65,7 @@ def _settled(book, step, value) -> flow.Value:
     if value.param is None or book.has_axes(value):
         return value
     if labels.found(value.dims) <= {labels.SAME}:
-        return value
+        return value._replace(number=None)  # no more 0 than the others are
     return book.release(value, step.name)
 
 
@@ -104,7 +107,14 @@ def _note_bias(book, matmul, param) -> None:
 
 def concatenate(book: ledger.Ledger, step: walk.Step, values: list[flow.Value]):
     """Rule for joining values along one axis; along the others they combine."""
+    if len(values) == 1:
+        return values
     axis = step.params["dimension"]
+    # Scalars that are laid side by side vary along the axis.
+    values = [
+        v._replace(taint=v.taint | {v.param}) if v.param and not book.has_axes(v) else v
+        for v in values
+    ]
     joined = [value.dims[axis] for value in values]
     tracked = [value for value in values if book.has_axes(value)]
     along = any(map(book.is_axis, labels.found(tuple(joined))))
@@ -115,7 +125,8 @@ def concatenate(book: ledger.Ledger, step: walk.Step, values: list[flow.Value]):
         v._replace(dims=v.dims[:axis] + labels.same((1,)) + v.dims[axis + 1 :])
         for v in values
     ]
-    result = elementwise(book, step, rest)[0]
+    rest = [_settled(book, step, value) for value in rest]
+    result = _combined(book, step, rest)
     dims = list(result.dims)
     dims[axis] = labels.concatenate(joined)
     meet.once(book, step.name, tuple(dims))

@@ -228,8 +228,7 @@ class Ledger:
     def own(self, role: str, label: int, weights, name: str, step: int) -> None:
         """Notes that the units of a group own a bias or scale, and where it enters."""
         self.record(role, label, weights)
-        place = step if role == "scales" else 0
-        self.use(weights.path, (role, label, weights, place), name)
+        self.use(weights.path, (role, label, weights, step), name)
 
     def axis_number(self, label: int) -> int:
         """Which axis of its parameter a label is."""

@@ -65,7 +65,7 @@ def _touch(book, step, plain, param, position) -> flow.Value:
         return kernels.scale(book, step, plain, param)
 
     def own(label, weights):
-        book.own("biases", label, weights, name, 0)
+        book.own("biases", label, weights, name, step.outputs[0])
 
     before = len(book.records)
     touch = own if name in SUMS and not param.taint else None

@@ -181,9 +181,12 @@ def reduce(book: ledger.Ledger, step: walk.Step, values: list[flow.Value]):
     gone = tuple(dim for i, dim in enumerate(value.dims) if i in axes)
     kept = tuple(dim for i, dim in enumerate(value.dims) if i not in axes)
     summed = book.units(gone)
-    reduced = {
-        flow.Reduced(label, step.name, _blocks(book, gone, label)) for label in summed
-    }
+    reduced = set()
+    for label in summed:
+        # A position stays where it is when units change places.
+        position = step.name in ("argmax", "argmin")
+        blocks = book.size(label) if position else _blocks(book, gone, label)
+        reduced.add(flow.Reduced(label, step.name, blocks))
     # What is left of an axis of which a part was summed, as in a group norm.
     left = {i for i in labels.found(kept) if book.root(i) in summed}
     kept = labels.rename(kept, {i: book.statistic(i) for i in left})
@@ -195,9 +198,12 @@ def _blocks(book, gone, label) -> int:
     """How many blocks of neighbouring units are reduced each on its own."""
     factors = [f for dim in gone for segment in dim for f in segment]
     factors = [f for f in factors if book.root(f.label) == label]
-    length, size = math.prod(f.size for f in factors), book.size(label)
-    neighbours = length == size or min(f.stride for f in factors) == 1
-    return size // length if neighbours and size % length == 0 else size
+    length, size = 1, book.size(label)
+    for factor in sorted(factors, key=lambda f: f.stride):
+        if factor.stride != length:
+            return size
+        length *= factor.size
+    return size // length if size % length == 0 else size
 
 
 def along(book: ledger.Ledger, step: walk.Step, values: list[flow.Value]):

@@ -1,6 +1,7 @@
 """The bias that a reader of some units adds to what it computes."""
 
 import jax.numpy as jnp
+import pytest
 
 X = jnp.linspace(-1.0, 1.0, 4 * 5).reshape(4, 5)
 
@@ -52,3 +53,50 @@ def test_bias_of_a_transposed_layer(prove):
 
     (group,) = prove(apply, weights(w0=(6, 5), w1=(3, 6), b=(3,)), X)
     assert group.outgoing[0].bias == "b"
+
+
+def pairs(params, h, g):
+    """Every unit of one layer beside every one of another, a bias for each pair."""
+    return h[:, :, None] + g[:, None, :] + params["c"]
+
+
+def read(params, h):
+    return jnp.einsum("bnm,nmo->bo", jnp.tanh(h), params["w"])
+
+
+def transposed(params, h, g):
+    return read(params, h[:, :, None] + params["c"] + params["c"].T)
+
+
+def half(params, h, g):
+    one_layer = h[:, :, None] + params["c"]
+    return read(params, jnp.tanh(pairs(params, h, g)) + one_layer)
+
+
+def laid_out_twice(params, h, g):
+    first = jnp.tanh(jnp.tile(h, (1, 2)) + params["b"]) @ params["u"]
+    return first + jnp.tanh(jnp.repeat(h, 2, 1) + params["b"]) @ params["v"]
+
+
+PAIRS = weights(
+    p=(5, 6), q=(5, 6), c=(6, 6), w=(6, 6, 2), b=(12,), u=(12, 2), v=(12, 2)
+)
+
+
+@pytest.mark.parametrize("case", [transposed, half, laid_out_twice])
+def test_an_entry_of_a_bias_belongs_to_one_unit(case, prove):
+    """Two uses of one bias must lay the same units on it in the same way."""
+    apply = lambda params, x: case(params, x @ params["p"], x @ params["q"])
+    found = prove(apply, PAIRS, X)
+    assert not found and "used more than once, by add (2 times)" in str(found)
+
+
+def test_a_bias_of_pairs(prove):
+    """One use may give the entries to units of two layers, and be repeated."""
+
+    def apply(params, x):
+        h, g = x @ params["p"], x @ params["q"]
+        return read(params, jnp.tanh(pairs(params, h, g)) + pairs(params, 2 * h, g))
+
+    found = prove(apply, PAIRS, X)
+    assert [group.biases[0].axis for group in found] == [0, 1]

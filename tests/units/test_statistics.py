@@ -264,3 +264,29 @@ def test_interleaved_statistics_in_words():
     (group,) = units.verify(apply, PARAMS, X)
     assert group.coupled_by == ("reduce_sum over some of the units",)
     assert group.blocks == 6
+
+
+def test_the_position_of_the_largest_unit(prove):
+    """A position does not move with the units: they cannot change places."""
+
+    def apply(params, x):
+        h = x @ params["w"]
+        return jnp.tanh(h + jnp.argmax(h, -1, keepdims=True)) @ params["c"]
+
+    (group,) = prove(apply, PARAMS, X)
+    assert group.coupled_by and group.blocks == group.size
+
+
+@pytest.mark.parametrize(
+    ("axes", "blocks"), [((2, 3), 2), ((3,), 8), ((1, 2, 3), 1), ((1, 3), 16)]
+)
+def test_blocks_of_reduced_units_are_neighbours(axes, blocks, prove):
+    """Units that are reduced together but lie apart count as a block each."""
+
+    def apply(params, x):
+        h = (x @ params["w"]).reshape(-1, 2, 4, 2)
+        return jnp.tanh(h - h.mean(axes, keepdims=True)).reshape(-1, 16) @ params["c"]
+
+    params = {"w": jnp.ones((5, 16)), "c": jnp.ones((16, 3))}
+    (group,) = prove(apply, params, X)
+    assert group.blocks == blocks
