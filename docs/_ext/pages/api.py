@@ -50,6 +50,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "loplax.studies.plots": ("loplax.studies.looks.Look",),
     "loplax.studies.comparisons": (),
     "loplax.flax": (),
+    "loplax.source": (),
     "loplax.branch": (),
     "loplax.diagnostics": (),
     "experiments": (
