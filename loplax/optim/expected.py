@@ -159,7 +159,9 @@ def groups(
     layers = [group.name for group in units]
     if not units:
         reasons = f"; left out: {left_out}" if left_out else ""
-        raise ValueError(f"units: no hidden layer given{reasons}.")
+        raise ValueError(
+            f"units: no hidden layer given; one of a single unit is none{reasons}."
+        )
     if len(set(layers)) < len(layers):
         raise ValueError(f"units: layer names must differ, got {layers}.")
     for group in units:

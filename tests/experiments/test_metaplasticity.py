@@ -125,7 +125,7 @@ def test_units_of_real_weights_are_not_released(tiny, launched, small):
 @pytest.mark.parametrize(
     ("new", "words"),
     [
-        ({"methods": ("release",), "release__magnitude": 0.0}, "release must be above"),
+        ({"methods": ("release",), "release__magnitude": 0.0}, "release must be in"),
         ({"methods": ("ewc",)}, "statistics of a batch"),
         ({"methods": ("crelu",)}, "crelu needs a network with"),
         ({"methods": ("ewc+mas+running_statistics",)}, "ewc.*mas"),

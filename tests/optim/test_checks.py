@@ -157,11 +157,18 @@ def test_what_is_no_number(name):
         optim.l2_init(value)
 
 
-def test_no_units_because_all_were_left_out():
-    apply = lambda params, x: jnp.tanh(x @ params["in"]) @ params["out"]
-    params = {"in": jnp.ones((3, 1)), "out": jnp.ones((1, 2))}
+@pytest.mark.parametrize(
+    ("size", "reasons"), [(1, r"\."), (4, "; left out: .*'in': 'reduce_sum")]
+)
+def test_no_units_because_all_were_left_out(size, reasons):
+    def apply(params, x):
+        hidden = jnp.tanh(x @ params["in"])
+        return hidden @ params["out"] if size == 1 else jnp.sum(hidden, 1)
+
+    params = {"in": jnp.ones((3, size)), "out": jnp.ones((size, 2))}
     found = units.find(apply, params, jnp.ones((4, 3)))
-    with pytest.raises(ValueError, match="no hidden layer given; left out: .*in"):
+    words = "no hidden layer given; one of a single unit is none"
+    with pytest.raises(ValueError, match=words + reasons):
         optim.redo(optax.sgd(0.1), found, key=jax.random.key(0))
 
 
