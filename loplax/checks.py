@@ -21,29 +21,18 @@ def in_range(
     *,
     above: bool = False,
     below: bool = False,
+    scalar: bool = True,
 ) -> None:
     """Raises ``ValueError`` unless ``value`` is a scalar and ``low <= value <= high``.
 
-    It is ``low <`` if ``above``, and ``< high`` if ``below``. Any traced scalar passes:
-    a sweep checks its settings before it traces them.
+    It is ``low <`` if ``above``, and ``< high`` if ``below``; all of an array must be
+    unless ``scalar``. What is traced passes as for its value: a sweep checks its
+    settings before it traces them.
     """
-    if np.ndim(value):
+    if scalar and np.ndim(value):
         raise ValueError(
             f"{name} must be one number, got an array of shape {np.shape(value)}."
         )
-    all_in_range(name, value, low, high, above=above, below=below)
-
-
-def all_in_range(
-    name: str,
-    value,
-    low: float = 0.0,
-    high: float = math.inf,
-    *,
-    above: bool = False,
-    below: bool = False,
-) -> None:
-    """As `in_range`, of every number of an array."""
     if isinstance(value, jax.core.Tracer):
         return
     given, value = value, np.asarray(value)

@@ -54,13 +54,13 @@ def gaussian(params: Any, deviation: Any) -> Gaussian:
 def _deviation(mean: jax.Array, deviation: Any) -> jax.Array:
     """A copy like the mean, in which it must not be 0: from there nothing moves it."""
     kind = mean.dtype
-    checks.all_in_range("deviation", deviation, above=True)
+    checks.in_range("deviation", deviation, above=True, scalar=False)
     if not jnp.issubdtype(kind, jnp.floating):
         raise ValueError(f"an uncertainty is of floating-point parameters, got {kind}.")
     if not isinstance(deviation, jax.core.Tracer):
         with np.errstate(over="ignore"):
             rounded = np.asarray(deviation).astype(kind)
-        checks.all_in_range("deviation", rounded, float(jnp.finfo(kind).tiny))
+        checks.in_range("deviation", rounded, float(jnp.finfo(kind).tiny), scalar=False)
     return jnp.array(jnp.broadcast_to(deviation, mean.shape), kind)
 
 

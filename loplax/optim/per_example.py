@@ -89,6 +89,6 @@ def _weights(weights, number: int) -> jax.Array:
         return jnp.ones(number, jnp.float32)
     if np.shape(weights) != (number,):
         raise ValueError(f"weights must be [{number}], got {list(np.shape(weights))}.")
-    checks.all_in_range("weights", weights)
+    checks.in_range("weights", weights, scalar=False)
     weights = paths.at_least_float32(jnp.asarray(weights))
     return jnp.where(jnp.all(weights >= 0), weights, jnp.nan)

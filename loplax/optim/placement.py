@@ -31,9 +31,7 @@ SKIPPING = frozenset(
 )
 """Those that pass on updates or skip them, by a select between equal types."""
 
-_CHANGING: contextvars.ContextVar[tuple[str, ...]] = contextvars.ContextVar(
-    "changing", default=()
-)
+_CHANGING = contextvars.ContextVar("changing", default="")
 
 
 @contextlib.contextmanager
@@ -43,7 +41,7 @@ def changing(name: str) -> Iterator[None]:
     Args:
       name: the wrapper that changes it.
     """
-    token = _CHANGING.set((*_CHANGING.get(), name))
+    token = _CHANGING.set(name)
     try:
         yield
     finally:
@@ -56,8 +54,7 @@ def require_exact(params: Any = None, *, reads_features: bool = False) -> None:
     For what sets weights to exact values, or reads the step that is made.
     """
     require_last(params, reads_features=reads_features)
-    if _CHANGING.get():
-        name = _CHANGING.get()[-1]
+    if name := _CHANGING.get():
         raise ValueError(
             f"{name} changes the updates of what it wraps, and these must stay as they "
             f"are. Put it inside: wrapper({name}(...), ...)."

@@ -70,7 +70,7 @@ def weight_clipping(
     """
     checks.in_range("kappa", kappa)
     for bound in jax.tree.leaves(bounds):
-        checks.all_in_range("bounds", bound)
+        checks.in_range("bounds", bound, scalar=False)
     inner = expected.optimizer(inner)
 
     def init(params):
